@@ -7,7 +7,7 @@ numbers that are their point.   A checkout's folders are used where there is one
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from glob import glob
@@ -56,7 +56,8 @@ class Experiment:
 
     def fit(self) -> None:
         """Train, from the newest whole state of the run's folder where there is one."""
-        self.trainer.fit(self.module, self.data, ckpt_path=self.folder.checkpoint(), weights_only=True)
+        with redirect_stdout(sys.stderr):
+            self.trainer.fit(self.module, self.data, ckpt_path=self.folder.checkpoint(), weights_only=True)
 
 
 def names() -> list[str]:

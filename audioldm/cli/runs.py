@@ -105,7 +105,7 @@ def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
 
 def show_results(cfg: "DictConfig", experiment: "Experiment") -> None:
     """On stderr how fast it went and how to hear it, the components' folder on stdout."""
-    from audioldm.training.callbacks import read_metrics, speed_of
+    from audioldm.training.callbacks import read_metrics
 
     if not experiment.module.batch_count:
         what = "Not one batch was trained; nothing was exported."
@@ -113,9 +113,12 @@ def show_results(cfg: "DictConfig", experiment: "Experiment") -> None:
     folder, module = Path(cfg.run_dir), experiment.module
     if cfg.debug == "profile":
         print((folder / "fit-profile.txt").read_text(encoding="utf-8"))
+    rows = read_metrics(folder / "metrics.jsonl")
     if cfg.debug == "overfit":
-        compare_ends(read_metrics(folder / "metrics.jsonl"))
-    if speed := speed_of(folder / "metrics.jsonl"):
+        compare_ends(rows)
+    if speeds := [row for row in rows if "speed/samples_per_s" in row]:
+        rate, wait, peak = (speeds[-1][f"speed/{name}"] for name in ("samples_per_s", "data_wait", "peak_gb"))
+        speed = f"{rate:.3g} samples/s, {wait:.0%} of the time waiting for data, peak memory {peak:.3g} GB"
         note(f"{module.batch_count} batches: {speed}")
     if hasattr(module, "hint"):
         note(f"hear it: {module.hint(folder / 'model')}")

@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import warnings
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -44,8 +44,8 @@ class StopAfter(L.Callback):
 class Throughput(L.Callback):
     """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb``, every ``every`` batches.
 
-    Validations and what else happens between batches beside the data are not counted.   The peak, in 10^9 bytes, is
-    the GPU's allocator's, or the process's resident memory.
+    What else happens between batches, such as validations, is not counted.   The peak, in 10^9 bytes, is the GPU's
+    allocator's, or the process's resident memory.
     """
 
     every: int = 20
@@ -78,25 +78,15 @@ class Throughput(L.Callback):
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:
-    """Every whole line of ``metrics.jsonl``; one that a kill cut off, or that no training wrote, is left out."""
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    """Every whole line of ``metrics.jsonl``, if there is one; what a kill cut off or no training wrote is left out."""
+    rows, path = [], Path(path)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         with suppress(ValueError, RecursionError):
             row = json.loads(line)
             values = [row.get("batch"), *row.values()] if isinstance(row, dict) else [None]
             if all(type(value) in (int, float) for value in values):
                 rows.append(row)
     return rows
-
-
-def speed_of(path: Path | str) -> str:
-    """The last measured speed in ``metrics.jsonl`` in words; "" where the run was too short for one."""
-    names = [f"speed/{name}" for name in ("samples_per_s", "data_wait", "peak_gb")]
-    rows = [row for row in read_metrics(path) if names[0] in row] if Path(path).is_file() else []
-    if not rows:
-        return ""
-    rate, wait, peak = (rows[-1][name] for name in names)
-    return f"{rate:.3g} samples/s, {wait:.0%} of the time waiting for data, peak memory {peak:.3g} GB"
 
 
 @dataclass(eq=False)
@@ -113,12 +103,10 @@ class Curves(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Cut the file back to the state that was loaded."""
-        if not trainer.is_global_zero:
-            return
-        path = Path(self.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = read_metrics(path) if path.is_file() else []
-        write_text(path, "".join(json.dumps(r) + "\n" for r in rows if r["batch"] <= module.batch_count))
+        if trainer.is_global_zero:
+            rows = [row for row in read_metrics(self.path) if row["batch"] <= module.batch_count]
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, *args: Any) -> None:
         for name, value in outputs.items() if isinstance(outputs, dict) else ():
@@ -145,28 +133,19 @@ class State(L.Callback):
     In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation
     it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
     Stands after the averages and the curves among the callbacks: they belong to the state.   A signal ends the
-    training at the next whole step; a step that takes more than ``grace`` seconds is given up, and the state from
-    before it stays.
+    training at the next whole step, a second one at once; the last state stays.
     """
 
     folder: str | Path
     every: int
-    grace: float = 6.0
     received: int | None = None
     saved: int = -1
-    in_step: bool = False
     handlers: ExitStack = field(default_factory=ExitStack)
 
     def receive(self, number: int, frame: Any = None) -> None:
-        """Remember a signal, and let the step end within ``grace`` seconds; a second one ends the wait."""
         if self.received is not None:
             stop(number)
         self.received = number
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, lambda *_: stop(number))
-            # again and again, because Python loses what is raised in a destructor
-            signal.setitimer(signal.ITIMER_REAL, self.grace, 0.5)
-            self.handlers.callback(signal.setitimer, signal.ITIMER_REAL, 0)
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
@@ -186,31 +165,24 @@ class State(L.Callback):
         # over Lightning's own for SIGTERM, which ends with code 0
         self.handlers.enter_context(handled(self.receive))
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        self.in_step = True
-
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        self.in_step = False
-        validates = sum(trainer.num_val_batches) > 0 and module.batch_count % trainer.val_check_batch == 0
-        if not validates:
+        if not (sum(trainer.num_val_batches) and module.batch_count % trainer.val_check_batch == 0):
             self.on_validation_end(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         """At a whole step save, or stop; all processes stop at the same one."""
-        if module.batch_count % self.every == 0:
-            self.save(trainer, module)
         signalled = self.received is not None
         if trainer.world_size > 1:
             signalled = trainer.strategy.reduce_boolean_decision(signalled, all=False)
-        if signalled and module.steps_now:
+        stops = signalled and module.steps_now
+        if stops or module.batch_count % self.every == 0:
+            self.save(trainer, module)
+        if stops:
             stop(self.received or signal.SIGTERM)
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        """Save for a signal that did not come in the middle of a step."""
         self.handlers.close()
         if isinstance(exception, Stopped):
-            if not self.in_step and module.steps_now and self.saved >= 0:
-                self.save(trainer, module)
             exception.batch = self.saved if self.saved > 0 else None
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
@@ -218,61 +190,45 @@ class State(L.Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar over all batches of a run instead of an epoch's, on stderr; none where that is no terminal."""
-
-    train_description = "training"  # type: ignore[assignment]
+    """Lightning's bar over all batches of a run instead of an epoch's; none where stderr is no terminal."""
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         super().setup(trainer, module, stage)
         if not sys.stderr.isatty():
             self.disable()
 
-    def on_validation_start(self, *args: Any) -> None:
-        with redirect_stdout(sys.stderr):
-            super().on_validation_start(*args)
-
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        with redirect_stdout(sys.stderr):
-            super().on_train_start(trainer, *args)
+        super().on_train_start(trainer, *args)
         bar, module = self.train_progress_bar, trainer.lightning_module
         bar.total, bar.initial, bar.n = module.batches, module.batch_count, module.batch_count
 
     def on_train_epoch_start(self, *args: Any) -> None:
         """An epoch is no part of the bar."""
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
-        if module.batch_count % self.refresh_rate == 0 or module.batch_count >= module.batches:
-            self.train_progress_bar.n = module.batch_count
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, module))
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, _: int) -> None:
+        super().on_train_batch_end(trainer, module, outputs, batch, module.batch_count - 1)
 
 
 @dataclass(eq=False)
 class Overfitting(L.Callback):
-    """Warns once when ``monitor`` has lain above its lowest value for ``patience`` validations in a row."""
+    """Warns when ``monitor`` has lain above its lowest value for ``patience`` validations in a row, by ``path``'s rows.
 
+    Stands after ``Curves``, which writes them.
+    """
+
+    path: str | Path
     monitor: str = "val/loss"
     patience: int = 3
-    lowest: float = float("inf")
-    lowest_batch: int = 0
-    worse: int = 0
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        value = float(trainer.callback_metrics.get(self.monitor, float("nan")))
-        if value < self.lowest:
-            self.lowest, self.lowest_batch, self.worse = value, module.batch_count, 0
-            return
-        self.worse += 1
-        if self.worse == self.patience and trainer.is_global_zero:
-            now = f"{self.monitor} of the held-out clips is {value:.4g} at batch {module.batch_count}"
-            lowest = f"and was lowest ({self.lowest:.4g}) at batch {self.lowest_batch}: the model overfits"
-            use = f"Stop earlier (batches={self.lowest_batch}), or train on more sounds."
-            warnings.warn(f"{now}, {lowest}. {use}", AudioLDMWarning, stacklevel=2)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest, "lowest_batch": self.lowest_batch, "worse": self.worse}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        vars(self).update(state_dict)
+        rows = [(row[self.monitor], row["batch"]) for row in read_metrics(self.path) if self.monitor in row]
+        lowest, batch = min(rows, default=(0.0, 0))
+        due = len(rows) > self.patience and rows[-1 - self.patience] == (lowest, batch)
+        if due and trainer.is_global_zero:
+            now = f"{self.monitor} of the held-out clips is {rows[-1][0]:.4g} at batch {rows[-1][1]}"
+            then = f"and was lowest ({lowest:.4g}) at batch {batch}: the model overfits"
+            use = f"Stop earlier (batches={batch}), or train on more sounds."
+            warnings.warn(f"{now}, {then}. {use}", AudioLDMWarning, stacklevel=2)
 
 
 @dataclass(eq=False)

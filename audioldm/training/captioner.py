@@ -33,28 +33,18 @@ class CaptionerTraining(TrainingModule):
 
     part = "captioner"
     gap: Tensor
+    clap: TwoTowers
 
     def __init__(
-        self,
-        captioner: Captioner,
-        clap: TwoTowers,
-        *,
-        texts: Sequence[str] = (),
-        pretrain: int = 0,
-        noise: float = 0.5,
-        drop_frames: float = 0.3,
-        **settings: Any,
-    ) -> None:
+        self, captioner: Captioner, clap: TwoTowers, *, texts: Sequence[str] = (), pretrain: int = 0,
+        noise: float = 0.5, drop_frames: float = 0.3, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         self.captioner, self.texts = captioner, list(texts)
-        self.frozen = [clap.requires_grad_(False)]
-        """in a list, so that no checkpoint holds it"""
+        # no attribute of the module, so that no checkpoint holds it
+        object.__setattr__(self, "clap", clap.requires_grad_(False))
         self.pretrain, self.noise, self.drop_frames = pretrain, noise, drop_frames
         self.register_buffer("gap", torch.zeros(clap.dim))
-
-    @property
-    def clap(self) -> TwoTowers:
-        return self.frozen[0]
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -82,14 +72,14 @@ class CaptionerTraining(TrainingModule):
         wave = normalise_peak(batch.wave)
         return *sound_features(self.clap, wave), self.clap.embed_text(batch.captions)
 
+    @torch.no_grad()
     def with_more_texts(self, captions: list[str], text: Tensor, rng: Generator) -> tuple[list[str], Tensor]:
         """Captions and their vectors, and as many of the texts that no sound belongs to."""
         if not self.texts:
             return captions, text
         places = torch.randint(len(self.texts), (len(captions),), generator=rng, device=rng.device)
         more = [self.texts[place] for place in places.tolist()]
-        with torch.no_grad():
-            return [*captions, *more], torch.cat([text, self.clap.embed_text(more)])
+        return [*captions, *more], torch.cat([text, self.clap.embed_text(more)])
 
     def blurred(self, text: Tensor, rng: Generator) -> Tensor:
         """Text vectors as if they were those of sounds."""
@@ -121,15 +111,14 @@ class CaptionerTraining(TrainingModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Cross-entropy from the sound, and the share of matches and mismatches that are told apart."""
-        rng = self.validation_generator(index)
         vector, frames, text = self.encoded(batch)
         sequence = self.captioner.sequence(vector, frames)
-        caption = self.cross_entropy(sequence, batch.captions)
-        self.log("val/caption", caption, batch_size=len(vector))
+        values = {"val/caption": self.cross_entropy(sequence, batch.captions)}
         if len(vector) > 1:
+            rng = self.validation_generator(index)
             logits, targets = self.matches(sequence, vector, text, batch.captions, rng)
-            right = ((logits > 0) == (targets > 0)).float().mean()
-            self.log("val/match", right, batch_size=len(vector))
+            values["val/match"] = ((logits > 0) == (targets > 0)).float().mean()
+        self.log_dict(values, batch_size=len(vector))
 
 
 def read_texts(path: str | Path) -> list[str]:

@@ -18,6 +18,8 @@ from audioldm.nets.minilm import minilm_embeddings
 from audioldm.signal.level import normalise_peak
 from audioldm.training.module import Terms, TrainingModule
 
+Table = dict[str, Tensor]
+
 
 class Teachers(nn.Module):
     """Embeddings from larger nets, looked up by clip or by caption; the student's features are mapped to them linearly.
@@ -26,14 +28,11 @@ class Teachers(nn.Module):
     thrown away after training: the shipped model needs no teacher.
     """
 
-    def __init__(
-        self, dim: int, *, audio: dict[str, Tensor] | None = None, text: dict[str, Tensor] | None = None
-    ) -> None:
+    def __init__(self, dim: int, *, audio: Table | None = None, text: Table | None = None) -> None:
         super().__init__()
         self.tables = {"audio": {clip_key(k): v for k, v in (audio or {}).items()}, "text": text or {}}
-        self.maps = nn.ModuleDict(
-            {name: nn.Linear(dim, len(next(iter(t.values())))) for name, t in self.tables.items() if t}
-        )
+        sizes = {name: len(next(iter(table.values()))) for name, table in self.tables.items() if table}
+        self.maps = nn.ModuleDict({name: nn.Linear(dim, size) for name, size in sizes.items()})
 
     def distance(self, name: str, features: Tensor, keys: list[str]) -> Tensor:
         """1 - cos to the teacher over the rows that it knows; zero where it knows none."""
@@ -60,14 +59,9 @@ class ClapTraining(TrainingModule):
     part = "clap"
 
     def __init__(
-        self,
-        clap: TwoTowers,
-        *,
-        teachers: Teachers | None = None,
-        teacher_weight: float = 1.0,
-        extra_texts: int = 0,
-        **settings: Any,
-    ) -> None:
+        self, clap: TwoTowers, *, teachers: Teachers | None = None, teacher_weight: float = 1.0,
+        extra_texts: int = 0, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         self.clap, self.teachers, self.teacher_weight = clap, teachers or Teachers(0), teacher_weight
         self.extra_texts = extra_texts if "text" in self.teachers.maps else 0
@@ -85,9 +79,15 @@ class ClapTraining(TrainingModule):
 
     def terms(self, batch: Batch) -> tuple[Terms, Tensor]:
         """The loss terms, and the similarity matrix (B texts, B sounds)."""
-        text, audio, captions, ids = self.joined(
-            self.clap.embed_text(batch.captions), self.clap.embed_audio(normalise_peak(batch.wave)), batch
-        )
+        text, audio = self.clap.embed_text(batch.captions), self.clap.embed_audio(normalise_peak(batch.wave))
+        captions, ids = batch.captions, batch.ids
+        if self.rank_and_world()[1] > 1:
+            # contrast needs every other sound of the batches of all processes
+            every: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(every, (captions, ids))
+            captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
+            gathered: list[Any] = [self.all_gather(part, sync_grads=True) for part in (text, audio)]
+            text, audio = (part.flatten(0, 1) for part in gathered)
         same = torch.tensor([[a == b for b in captions] for a in captions], device=text.device)
         terms = {"contrast": info_nce(text, audio, self.log_scale.exp().clamp(max=100), same=same)}
         for name, features, keys in (("audio", audio, ids), ("text", text, captions)):
@@ -95,22 +95,9 @@ class ClapTraining(TrainingModule):
                 terms[f"teacher_{name}"] = self.teachers.distance(name, features, keys)
         return terms, text @ audio.T
 
-    def joined(
-        self, text: Tensor, audio: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor, list[str], list[str]]:
-        """The embeddings, captions and ids of all processes: contrast needs every other sound of the whole batch."""
-        if self.rank_and_world()[1] == 1:
-            return text, audio, batch.captions, batch.ids
-        every: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(every, (batch.captions, batch.ids))
-        captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
-        gathered: list[Any] = [self.all_gather(part, sync_grads=True) for part in (text, audio)]
-        return gathered[0].flatten(0, 1), gathered[1].flatten(0, 1), captions, ids
-
     def on_train_start(self) -> None:
         """A teacher that knows no clip of the data comes from others; refuse to train without it unnoticed."""
-        data = getattr(self.trainer, "datamodule", None)
-        rows = getattr(getattr(data, "train", None), "rows", None) or []
+        rows = getattr(getattr(self.trainer.datamodule, "train", None), "rows", ())  # type: ignore[attr-defined]
         known = self.teachers.tables["audio"]
         if known and rows and not any(clip_key(row.path) in known for row in rows):
             clips = f"the {len(rows)} training clips, such as {rows[0].path}"
@@ -121,10 +108,9 @@ class ClapTraining(TrainingModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Contrast, and how often a sound's nearest caption in the batch is its own."""
         terms, similarity = self.terms(batch)
-        best = similarity.argmax(0).tolist()
-        pairs = zip(best, batch.captions, strict=True)
-        right = sum(batch.captions[b] == caption for b, caption in pairs) / len(best)
-        self.log_dict({"val/contrast": terms["contrast"], "val/top1": right}, batch_size=len(best))
+        nearest = [batch.captions[best] for best in similarity.argmax(0).tolist()]
+        right = sum(a == b for a, b in zip(nearest, batch.captions, strict=True)) / len(nearest)
+        self.log_dict({"val/contrast": terms["contrast"], "val/top1": right}, batch_size=len(nearest))
 
 
 def clip_key(path: str) -> str:
@@ -136,13 +122,13 @@ def clip_key(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def text_teacher(manifests: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Tensor]:
+def text_teacher(manifests: Sequence[str], extra: Sequence[str] = ()) -> Table:
     """MiniLM's vector of every caption in the manifests, and of ``extra`` texts."""
     captions = [caption for path in manifests for row in read(path) for caption in row.captions]
     return minilm_embeddings([*captions, *extra])
 
 
-def read_table(path: Path | str) -> dict[str, Tensor]:
+def read_table(path: Path | str) -> Table:
     """A teacher's table that ``recipes.embedded.start`` wrote: the vectors as one matrix, the keys as metadata."""
     if not Path(path).is_file():
         raise AudioLDMError(f"{path} is missing.", "Make it with recipes.embedded.start.")

@@ -8,7 +8,6 @@ from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
 from audioldm.datasets.latents import class_names, read_index
-from audioldm.diffusion import objective
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.nets.noisy_classifier import NoisyClassifier
@@ -24,14 +23,9 @@ class ClassifierTraining(TrainingModule):
     part = "classifier"
 
     def __init__(
-        self,
-        classifier: NoisyClassifier,
-        schedule: NoiseSchedule,
-        *,
-        scaling_factor: float,
-        decay: float = 0.05,
-        **settings: Any,
-    ) -> None:
+        self, classifier: NoisyClassifier, schedule: NoiseSchedule, *, scaling_factor: float,
+        decay: float = 0.05, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         self.classifier, self.schedule = classifier, schedule
         self.scaling_factor, self.decay = scaling_factor, decay
@@ -48,20 +42,16 @@ class ClassifierTraining(TrainingModule):
     def logits(self, batch: LatentBatch, rng: Generator) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of noised samples of the posteriors, and their times (B,)."""
         z = (batch.mean + batch.std * self.randn(batch.mean, rng)) * self.scaling_factor
-        about: Any = {"generator": rng, "kind": "low_discrepancy"}
-        t = self.rank_slice(lambda n: objective.draw_t(n, self.schedule, **about), len(z)).to(z.device)
+        t = self.timesteps(self.schedule, len(z), rng)
         level = self.schedule.sigma_at(t)
-        x = z + spread(level, z) * self.randn(z, rng)
-        return self.classifier(x, level), t
+        return self.classifier(z + spread(level, z) * self.randn(z, rng), level), t
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Cross-entropy, and the share that is right by quarter of the times: near chance in the last one."""
         logits, t = self.logits(batch, self.validation_generator(index))
-        self.log("val/cross_entropy", nnf.cross_entropy(logits, batch.label), batch_size=len(logits))
         right = logits.argmax(-1).eq(batch.label).double()
-        for quarter, value in enumerate(objective.loss_by_bin(right, t, self.schedule, bins=4)):
-            if not value.isnan():
-                self.log(f"val/right_t{quarter}", value, batch_size=len(logits))
+        self.log("val/cross_entropy", nnf.cross_entropy(logits, batch.label), batch_size=len(logits))
+        self.log_by_quarter("val/right_t", right, t, self.schedule)
 
 
 def build_classifier(

@@ -1,6 +1,6 @@
 """Trains what steers a frozen U-Net: a ControlNet, a T2I-Adapter or an audio prompt.   Loss: the U-Net's own."""
 
-from typing import Any, Literal
+from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
@@ -15,7 +15,6 @@ from audioldm.nets.unet import NetCall, net_call
 from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms
 
-Kind = Literal["controlnet", "t2i_adapter", "ip_adapter"]
 SIZES: dict[str, Any] = {"width": 64, "layers": 1, "tokens": 4, "depth": None}
 """of a T2I-Adapter width and layers; of an audio prompt width and tokens; a ControlNet copies the first ``depth``
 levels (None: all, and the middle)"""
@@ -32,17 +31,13 @@ class ControlTraining(LatentDiffusion):
     part = "control"
     recordable = False
 
-    def __init__(self, model: str | None, kind: Kind, *, map: str | None = None, **settings: Any) -> None:
+    def __init__(self, model: str | None, kind: str, *, map: str | None = None, **settings: Any) -> None:
         parts, sizes = open_model(model), {name: settings.pop(name) for name in SIZES if name in settings}
         settings |= {"prediction": parts.prediction, "scaling_factor": parts.vae.config.scaling_factor}
         super().__init__(parts.unet.requires_grad_(False), parts.schedule, **settings)
         self.spec = parts.spec
-        about: Any = {
-            "dim": len(self.empty),
-            "stride": self.spec.stride,
-            "base": parts.hashes.get("unet", ""),
-        }
-        self.control: Any = build_control(kind, self.unet, map, **about, **sizes)
+        about: Any = {"stride": self.spec.stride, "base": parts.hashes.get("unet", ""), **sizes}
+        self.control: Any = build_control(kind, self.unet, map, dim=len(self.empty), **about)
 
     def on_fit_start(self) -> None:
         """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
@@ -52,6 +47,13 @@ class ControlTraining(LatentDiffusion):
         if read is not None and carried not in (None, f"{MAP}{read}"):
             why = f"task.map={read}, and the data carries {carried.removeprefix(MAP)}."
             raise AudioLDMError(why, f"Set data.map={read}; task.map follows it.")
+
+    def training_step(self, batch: LatentBatch, index: int) -> Terms:
+        """The U-Net's own loss, its weights unmoved: E[w(t) ||target - net(z_t, t, c, control)||^2]."""
+        return self.losses(batch, self.batch_generator(), drop=self.drop)
+
+    def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
+        return self.step(*self.draw(batch, rng, drop=drop), call=self.call_for(batch))
 
     def call_for(self, batch: LatentBatch) -> NetCall:
         """The frozen U-Net, steered by each window's own map or sound."""
@@ -69,13 +71,6 @@ class ControlTraining(LatentDiffusion):
 
         return steered
 
-    def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
-        return self.step(*self.draw(batch, rng, drop=drop), call=self.call_for(batch))
-
-    def training_step(self, batch: LatentBatch, index: int) -> Terms:
-        """The U-Net's own loss, its weights unmoved: E[w(t) ||target - net(z_t, t, c, control)||^2]."""
-        return self.losses(batch, self.batch_generator(), drop=self.drop)
-
     def train(self, mode: bool = True) -> "ControlTraining":
         super().train(mode)
         self.unet.eval()
@@ -89,18 +84,16 @@ def build_control(
 
     Raises AudioLDMError for an unknown kind or map.
     """
-    sizes = SIZES | sizes
+    width, layers, tokens, depth = ((SIZES | sizes)[name] for name in ("width", "layers", "tokens", "depth"))
     if kind == "ip_adapter":
-        return IPAdapter.of(unet, dim, tokens=sizes["tokens"], width=sizes["width"], base=base)
+        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
     if kind not in ("t2i_adapter", "controlnet"):
         raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
     if map is None:
         raise AudioLDMError(f"{kind} needs a map.", "Set task.map=loudness, and data.map to the same.")
     known(map)
     if kind == "t2i_adapter":
-        shape = {"width": sizes["width"], "layers": sizes["layers"]}
-        return T2IAdapter.of(unet, map, stride=stride, base=base, **shape)
-    depth, levels = sizes["depth"], len(unet.config.block_out_channels)
-    if depth is not None and not 1 <= depth <= levels:
+        return T2IAdapter.of(unet, map, stride=stride, base=base, width=width, layers=layers)
+    if depth is not None and depth > (levels := len(unet.config.block_out_channels)):
         raise AudioLDMError(f"depth={depth} of a U-Net of {levels} levels.", f"Use 1 to {levels}.")
     return ControlNet.of(unet, map, stride=stride, base=base, depth=depth)

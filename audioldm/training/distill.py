@@ -1,9 +1,8 @@
 """Trains a student of few steps, as a whole U-Net or as a LoRA, from any model.   B batch, R states, K levels kept.
 
-The teacher is guided, so the student needs no guidance: one call stands for ten of the teacher's.   The levels of the
-student's sampler cut the way down into segments, and it learns to cross each by one step.   The teacher's trajectories
-are kept in a ``Bank`` on the device and learned from many times; each batch's prompts replace the oldest by new ones.
-Losses: ``diffusion.distill``.
+The teacher is guided, so the student needs no guidance.   The levels of the student's sampler cut the way down into
+segments, and it learns to cross each by one step.   The teacher's trajectories are kept in a ``Bank`` on the device and
+learned from many times; each batch's prompts replace the oldest by new ones.   Losses: ``diffusion.distill``.
 """
 
 import json
@@ -119,8 +118,8 @@ class Bank:
         """``count`` states of trajectories by chance, of the kept levels but the last in proportion to ``shares``."""
         row = self.rows(count, rng)
         step = self.order[(torch.arange(count, device=row.device) + self.count) % len(self.order)]
-        after = self.state(row, step + 1)
-        return Points(*self.state(row, step), *after, self.ends[step], self.condition.rows(row))
+        states = *self.state(row, step), *self.state(row, step + 1)
+        return Points(*states, self.ends[step], self.condition.rows(row))
 
 
 class Segments(FineTune):
@@ -138,15 +137,10 @@ class Segments(FineTune):
     ends: Tensor
 
     def __init__(
-        self,
-        *,
-        teacher: str | None = None,
-        trajectories: Trajectories | None = None,
-        sampling: dict[str, Any] | None = None,
-        adapter: str | None = None,
-        everywhere: bool = False,
+        self, *, teacher: str | None = None, trajectories: Trajectories | None = None,
+        sampling: dict[str, Any] | None = None, adapter: str | None = None, everywhere: bool = False,
         **settings: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         begin = None if adapter is None else read(Path(adapter))
         if begin is not None and not isinstance(begin, Adapter):
             raise AudioLDMError(f"adapter={adapter} is a word.", "Name a LoRA, such as turbo.safetensors.")
@@ -155,13 +149,11 @@ class Segments(FineTune):
         if self.teacher.spec.latent_channels != self.pipe.spec.latent_channels:
             wrong = f"teacher={teacher} has other latents than {self.pipe.name}."
             raise AudioLDMError(wrong, "Name a model of the same VAE.")
-        self.trajectories = trajectories or Trajectories()
-        self.sampler = choose(SAMPLERS, self.trajectories.sampler, "sampler")
-        grid = choose(GRIDS, self.trajectories.grid, "grid")
-        self.sigmas = grid(self.schedule, self.trajectories.steps).float()
-        self.sampling = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0} | (
-            sampling or {}
-        )
+        self.trajectories = about = trajectories or Trajectories()
+        self.sampler = choose(SAMPLERS, about.sampler, "sampler")
+        self.sigmas = choose(GRIDS, about.grid, "grid")(self.schedule, about.steps).float()
+        usual = {"steps": 4, "sampler": "ddim", "grid": "trailing", "guidance": 1.0}
+        self.sampling = usual | (sampling or {})
         few = Sampling().merged(**self.sampling)
         self.levels_of_student = choose(GRIDS, few.grid, "grid")(self.schedule, few.steps).float()
         levels, visited = self.levels_of_student.tolist(), self.sigmas.tolist()
@@ -184,13 +176,12 @@ class Segments(FineTune):
 
     def fill(self) -> None:
         """The bank as it is before the next batch, whether or not a run was stopped there."""
-        trainer, met = self.trainer, self.batch_count
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        batches = -(-self.trajectories.kept // data.batch_size)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        met, batches = self.batch_count, -(-self.trajectories.kept // data.batch_size)
         self.bank = self.empty_bank(batches * data.batch_size)
         self.bank.count = met * data.batch_size
         for stream, first, last in ((1, met, batches), (0, max(0, met - batches), met)):
-            loader = data.loader(Place(first, trainer.global_rank, trainer.world_size))
+            loader = data.loader(Place(first, self.trainer.global_rank, self.trainer.world_size))
             for k, batch in zip(counted(range(first, last), "batches of trajectories"), loader, strict=False):
                 rng = generator(self.seed, k, stream, device=self.device)
                 self.bank.add(*self.drawn(batch.to(self.device), rng))

@@ -25,11 +25,16 @@ class Sharded(ModelParallelStrategy):
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
-    """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2)."""
-    for net in units(module):
-        for block in blocks(net):
-            fully_shard(block, mesh=mesh)
-        fully_shard(net, mesh=mesh)
+    """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2).
+
+    The parts of a CLAP or an autoencoder are called by themselves, and so split apart.
+    """
+    for child in module.children():
+        several = hasattr(child, "audio_encoder") or hasattr(child, "decoder")
+        for net in child.children() if several else [child]:
+            if any(p.requires_grad for p in net.parameters()):
+                for part in (*blocks(net), net):
+                    fully_shard(part, mesh=mesh)
 
 
 def blocks(net: nn.Module) -> Iterator[nn.Module]:
@@ -37,18 +42,11 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
     if isinstance(net, SpeechT5HifiGan):
         yield from net.resblocks
     for name, child in net.named_modules():
-        if name.rpartition(".")[2] in ("down_blocks", "up_blocks") and isinstance(child, nn.ModuleList):
+        last = name.rpartition(".")[2]
+        if last in ("down_blocks", "up_blocks") and isinstance(child, nn.ModuleList):
             yield from child
-        if name.rpartition(".")[2] == "mid_block":
+        if last == "mid_block":
             yield child
-
-
-def units(module: nn.Module) -> Iterator[nn.Module]:
-    """The nets with trained weights; the parts of a CLAP or an autoencoder apart: each is called by itself."""
-    for child in module.children():
-        several = hasattr(child, "audio_encoder") or hasattr(child, "decoder")
-        parts = list(child.children()) if several else [child]
-        yield from (part for part in parts if any(p.requires_grad for p in part.parameters()))
 
 
 def local(value: Tensor) -> Tensor:
@@ -73,7 +71,6 @@ def like(value: Any, stored: Tensor) -> Tensor:
 
 def joined(net: Any) -> Any:
     """``net``, or where it is split a plain copy with joined weights; all processes must ask together."""
-    state = {key: whole(value).cpu() for key, value in net.state_dict().items()}
     if not any(hasattr(p, "device_mesh") for p in net.parameters()):
         return net
     if hasattr(net, "audio_encoder"):
@@ -83,5 +80,5 @@ def joined(net: Any) -> Any:
         return plain
     build: Any = next(kind for kind in type(net).__mro__ if not issubclass(kind, FSDPModule))
     plain = build.from_config(net.config) if hasattr(build, "from_config") else build(net.config)
-    plain.load_state_dict(state, strict=True)
+    plain.load_state_dict({key: whole(value).cpu() for key, value in net.state_dict().items()}, strict=True)
     return plain

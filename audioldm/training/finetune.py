@@ -25,7 +25,7 @@ from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.training.latent_diffusion import LatentDiffusion, Streams
+from audioldm.training.latent_diffusion import LatentDiffusion
 from audioldm.training.module import Terms
 
 
@@ -40,11 +40,15 @@ class OfModel(LatentDiffusion):
 
     def __init__(self, *, model: str | None, prompt: str | None, **settings: Any) -> None:
         pipe = AudioLDM.from_pretrained(model)
-        empty, empty_tokens, streams = empty_prompt(pipe)
+        with torch.no_grad():
+            nothing = pipe.encode_text([""])
+        empty, tokens = vector_and_tokens(nothing)
         settings |= {"prediction": pipe.prediction, "scaling_factor": pipe.vae.config.scaling_factor}
-        super().__init__(pipe.unet, pipe.schedule, empty=empty, empty_tokens=empty_tokens, **settings)
-        self.pipe, self.prompt, self.model, self.streams = pipe, prompt, model, streams
-        self.strict_loading = False
+        super().__init__(pipe.unet, pipe.schedule, empty=empty, empty_tokens=tokens, **settings)
+        self.pipe, self.prompt, self.model, self.strict_loading = pipe, prompt, model, False
+        if nothing.tokens is not None and nothing.tokens2 is not None:
+            # the first one's length is the same for every prompt: what AudioLDM 2's GPT-2 generates
+            self.streams = (*nothing.tokens.shape[1:], nothing.tokens2.shape[2])
         self.unet.requires_grad_(False)
         known = next((one for one in pipe.controls if isinstance(one, MicroControl)), None)
         if known is not None:
@@ -62,8 +66,7 @@ class OfModel(LatentDiffusion):
 
     def hint(self, folder: Path) -> str:
         """The command that makes a sound with what was learned."""
-        file = folder / self.file
-        model = f" -m {self.model}" if self.model else ""
+        file, model = folder / self.file, f" -m {self.model}" if self.model else ""
         use = f"{model} --adapter {file}" if file.exists() else f" -m {folder}"
         return f'audioldm generate "{self.prompt or "..."}"{use}'
 
@@ -73,33 +76,17 @@ class OfModel(LatentDiffusion):
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
 
 
-def empty_prompt(pipe: AudioLDM) -> tuple[Tensor, Tensor | None, Streams | None]:
-    """CLAP's vector (D,) and the tokens (L, E) of the empty prompt; zeros (1,) and None for what the U-Net reads not.
+def vector_and_tokens(condition: Condition) -> tuple[Tensor, Tensor | None]:
+    """CLAP's vector (D,) of a condition of one row, or zeros (1,); the tokens (L, E) that are not masked, or None.
 
-    Beside them how two sequences lie in those tokens: the first one's length, which is the same for every prompt (what
-    AudioLDM 2's GPT-2 generates), and both widths.
+    A second sequence follows the first, the narrower one filled with zeros; ``LatentDiffusion.streams`` takes them
+    apart again.
     """
-    with torch.no_grad():
-        empty = pipe.encode_text([""])
-    film = torch.zeros(1) if empty.film is None else empty.film[0]
-    if empty.tokens is None:
-        return film, None, None
-    second = empty.tokens2
-    streams = None if second is None else (*empty.tokens.shape[1:], second.shape[2])
-    return film, real_tokens(empty), streams
-
-
-def real_tokens(condition: Condition) -> Tensor:
-    """The tokens (L, E) of a condition of one row that are not masked; a second sequence follows the first.
-
-    The narrower one is filled with zeros; ``LatentDiffusion.streams`` takes them apart again.
-    """
-    parts = []
-    for tokens, mask in ((condition.tokens, condition.mask), (condition.tokens2, condition.mask2)):
-        if tokens is not None:
-            parts.append(tokens[0] if mask is None else tokens[0][mask[0].bool()])
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([nnf.pad(part, (0, width - part.shape[1])) for part in parts])
+    film = torch.zeros(1) if condition.film is None else condition.film[0]
+    pairs = (condition.tokens, condition.mask), (condition.tokens2, condition.mask2)
+    parts = [t[0] if mask is None else t[0][mask[0].bool()] for t, mask in pairs if t is not None]
+    width = max((part.shape[1] for part in parts), default=0)
+    return film, torch.cat([nnf.pad(part, (0, width - part.shape[1])) for part in parts]) if parts else None
 
 
 class FineTune(OfModel):
@@ -111,18 +98,10 @@ class FineTune(OfModel):
     """
 
     def __init__(
-        self,
-        *,
-        kind: str = "lora",
-        rank: int = 8,
-        alpha: float | None = None,
-        targets: Sequence[str] | None = None,
-        convolutions: bool = False,
-        prior: dict[str, Any] | None = None,
-        begin: Adapter | None = None,
-        run_dir: str = "runs/personal",
-        **settings: Any,
-    ) -> None:
+        self, *, kind: str = "lora", rank: int = 8, alpha: float | None = None, targets: Sequence[str] | None = None,
+        convolutions: bool = False, prior: dict[str, Any] | None = None, begin: Adapter | None = None,
+        run_dir: str = "runs/personal", **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         self.kind, self.prior, self.run_dir = kind, Prior(**prior) if prior else None, Path(run_dir)
         self.adapter: Adapter | None = None
@@ -154,6 +133,7 @@ class FineTune(OfModel):
         return {**terms, "loss": terms["loss"] + self.prior.weight * prior, "prior": prior.detach()}
 
     def write(self, folder: Path) -> None:
+        """Into ``folder`` the adapter, or the whole model."""
         if self.adapter is None:
             self.pipe.about["personal"] = self.about()
             self.pipe.save_pretrained(folder)
@@ -177,9 +157,8 @@ class Prior:
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        defaults = vars(pipe.defaults.merged(guidance=self.guidance))
-        settings = {name: defaults[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
-        identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
+        usual = vars(pipe.defaults.merged(guidance=self.guidance))
+        settings = {name: usual[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
 
         def sampled() -> dict[str, Tensor]:
             training, seeds = pipe.unet.training, range(seed, seed + self.clips)
@@ -188,19 +167,20 @@ class Prior:
             pipe.unet.train(training)
             return {"latents": torch.cat(latents).contiguous()}
 
+        identity = {**settings, "prompt": self.prompt, "clips": self.clips, "seed": seed, **pipe.hashes}
         self.latents = kept(path, identity, sampled, begun=begun)["latents"]
 
     def batch(self, rows: int, rng: torch.Generator, scale: float, device: torch.device) -> LatentBatch:
         """``rows`` of them by chance, unscaled, as a batch."""
         pick = torch.randint(len(self.latents), (rows,), generator=rng, device=rng.device).cpu()
         mean = (self.latents[pick] / scale).to(device)
-        condition = self.condition.to(device)
-        film = mean.new_zeros(rows, 1) if condition.film is None else condition.film.expand(rows, -1)
+        film, tokens = vector_and_tokens(self.condition.to(device))
+        film = film.to(device).expand(rows, -1)
         batch = LatentBatch(mean, torch.zeros_like(mean), film, film)
-        if condition.tokens is None:
+        if tokens is None:
             return batch
-        tokens = real_tokens(condition).expand(rows, -1, -1)
-        return replace(batch, tokens=tokens, mask=tokens.new_ones(tokens.shape[:2], dtype=torch.long))
+        mask = torch.ones(rows, len(tokens), dtype=torch.long, device=device)
+        return replace(batch, tokens=tokens.expand(rows, -1, -1), mask=mask)
 
 
 def kept(
@@ -235,9 +215,6 @@ class TextualInversion(OfModel):
         check_word(word)
         if self.empty_tokens is not None:
             raise AudioLDMError(f"{self.pipe.name} does not read CLAP's vector.", "Use a model that does.")
-        if vectors < 1 or not templates or not all("{}" in text for text in templates):
-            wrong = f"vectors={vectors}, templates={list(templates)}."
-            raise AudioLDMError(wrong, "Use 1 or more, and {} where the word goes.")
         self.word = self.prompt = word
         self.templates = [text.format(word) for text in templates]
         self.words = Words(word, start_rows(self.pipe.clap, start, vectors))

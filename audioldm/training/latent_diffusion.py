@@ -29,10 +29,9 @@ class LatentDiffusion(TrainingModule):
     """Loss: weighted squared error of the prediction, per sample, averaged.
 
     ``text_prob`` 0 conditions on the sound's own CLAP embedding (AudioLDM's idea: captions are not needed), 1 on the
-    caption's, between them on either.   ``drop`` is the chance that a sample is trained unconditionally; it acts
-    here, once, and nowhere else.   ``draw`` spreads a batch's timesteps, see ``objective.unit_draw``.
-    ``empty`` (D,) is CLAP's embedding of the empty prompt.
-    ``empty_tokens`` (L, E) is the sequence encoder's answer to it, for a U-Net that attends to tokens.
+    caption's, between them on either.   ``drop`` is the chance that a sample is trained unconditionally, on ``empty``
+    (D,), CLAP's embedding of the empty prompt, and ``empty_tokens`` (L, E), the sequence encoder's.   ``draw`` spreads
+    a batch's timesteps, see ``objective.unit_draw``.
 
     ``levels`` are the shares of the schedule's time that are trained on: (0, 0.2) makes a refiner (SDXL sec. 2.5).
     ``offset_noise`` adds to the noise so much of a draw that all frames and bins of a channel have in common
@@ -47,38 +46,22 @@ class LatentDiffusion(TrainingModule):
     empty_tokens: Tensor | None
 
     def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        schedule: NoiseSchedule,
-        *,
-        scaling_factor: float,
-        empty: Tensor,
-        prediction: Trained = "eps",
-        weighting: objective.Weighting = "uniform",
-        text_prob: float = 0.0,
-        drop: float = 0.1,
-        draw: objective.Draw = "low_discrepancy",
-        empty_tokens: Tensor | None = None,
-        levels: Sequence[float] = (0.0, 1.0),
-        offset_noise: float = 0.0,
-        learned_variance: bool = False,
-        micro: bool = False,
-        **settings: Any,
-    ) -> None:
+        self, unet: UNet2DConditionModel, schedule: NoiseSchedule, *, scaling_factor: float, empty: Tensor,
+        prediction: Trained = "eps", weighting: objective.Weighting = "uniform", text_prob: float = 0.0,
+        drop: float = 0.1, draw: objective.Draw = "low_discrepancy", empty_tokens: Tensor | None = None,
+        levels: Sequence[float] = (0.0, 1.0), offset_noise: float = 0.0, learned_variance: bool = False,
+        micro: bool = False, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
-        if not 0 <= levels[0] < levels[1] <= 1:
-            why = f"levels={list(levels)} are no range of time."
-            raise AudioLDMError(why, "Use two of 0 to 1, such as [0,0.2].")
         width = unet.config.get("projection_class_embeddings_input_dim") or empty.shape[-1]
         if empty.shape[-1] != width:
             why = f"The cache has embeddings of {empty.shape[-1]} numbers; this U-Net takes {width}."
             raise AudioLDMError(why, "Encode with the CLAP that it is for, or set task.unet.film_dim.")
-        self.levels, self.offset_noise = (float(levels[0]), float(levels[1])), offset_noise
+        self.levels, self.offset_noise, self.draw_kind = tuple(map(float, levels)), offset_noise, draw
         self.sample_loss = posterior.hybrid if learned_variance else objective.loss
         self.unet: Any = with_variance(unet) if learned_variance else unet
         self.micro = MicroConditioning(int(width)) if micro else None
         self.schedule, self.prediction, self.weighting = schedule, prediction, weighting
-        self.draw_kind: objective.Draw = draw
         self.scaling_factor, self.text_prob, self.drop = scaling_factor, text_prob, drop
         self.register_buffer("empty", empty)
         self.register_buffer("empty_tokens", empty_tokens, persistent=False)
@@ -87,22 +70,20 @@ class LatentDiffusion(TrainingModule):
         return super().components() | ({} if self.micro is None else {"micro": self.micro})
 
     def on_fit_start(self) -> None:
+        """The median facts of a sample of the windows are the usual ones, for those who do not say any."""
         super().on_fit_start()
         self.schedule = self.schedule.to(self.device)
-        if self.micro is not None and not any(self.micro.config.usual):
-            self.micro.register_to_config(usual=self.usual_facts(self.trainer.datamodule.train))  # type: ignore[attr-defined]
-
-    def usual_facts(self, data: Any) -> list[float]:
-        """The median facts of a sample of the windows, for those who do not say any."""
+        if self.micro is None or any(self.micro.config.usual):
+            return
         if self.recorded:
             raise AudioLDMError("speed.graph=true does not record task.micro.", "Set speed.graph=false.")
-        places = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.seed))[:SAMPLE]
+        data: Any = self.trainer.datamodule.train  # type: ignore[attr-defined]
+        places = torch.randperm(len(data), generator=Generator().manual_seed(self.seed))[:SAMPLE]
         facts = [data[place].facts for place in places.tolist()]
         if any(fact is None for fact in facts):
             why = "The data does not say what its windows were cut from."
             raise AudioLDMError(why, "Encode it again with --force.")
-        usual: list[float] = torch.stack(facts).abs().median(0).values.tolist()
-        return usual
+        self.micro.register_to_config(usual=torch.stack(facts).abs().median(0).values.tolist())
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """E[w(t) ||target - net(z_t, t, c)||^2] over z ~ q(z|x), t and noise.   Rombach 2022 eq. 2."""
@@ -113,10 +94,7 @@ class LatentDiffusion(TrainingModule):
         """Loss with fixed draws and nothing dropped, over all timesteps and by quarter of them."""
         terms = self.losses(batch, self.validation_generator(index), drop=0.0)
         self.log("val/loss", terms["loss"], batch_size=len(batch.mean))
-        by_quarter = objective.loss_by_bin(terms["losses"], terms["t"], self.schedule, bins=4)
-        for quarter, value in enumerate(by_quarter):
-            if not value.isnan():
-                self.log(f"val/loss_t{quarter}", value, batch_size=len(batch.mean))
+        self.log_by_quarter("val/loss_t", terms["losses"], terms["t"], self.schedule)
 
     def losses(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Terms:
         """The terms of one batch; a recorded ``step`` would learn from it, too."""
@@ -145,25 +123,22 @@ class LatentDiffusion(TrainingModule):
         if self.micro is not None:
             usual = z.new_tensor([self.micro.config.usual])
             condition = with_facts(condition, self.micro, usual if batch.facts is None else batch.facts)
-        about: Any = {"generator": rng, "kind": self.draw_kind, "levels": self.levels}
-        t = self.rank_slice(lambda n: objective.draw_t(n, self.schedule, **about), len(z))
+        t = self.timesteps(self.schedule, len(z), rng, self.draw_kind, levels=self.levels)
         noise = self.randn(z, rng)
         if self.offset_noise:
             noise = noise + self.offset_noise * self.randn(z[:, :, :1, :1], rng)
-        return z, t.to(z.device), noise, condition
+        return z, t, noise, condition
 
     def condition(self, batch: LatentBatch, rng: Generator, *, drop: float) -> Condition:
         """The sound's or the caption's embedding, and its tokens; the empty prompt's for a share ``drop`` of rows."""
-        rows = len(batch.mean)
-        pick = self.bernoulli(self.text_prob, rows, rng)[:, None]
+        pick = self.bernoulli(self.text_prob, len(batch.mean), rng)[:, None]
         film = torch.where(pick, batch.text, batch.audio)
-        dropped = self.bernoulli(drop, rows, rng)
+        dropped = self.bernoulli(drop, len(batch.mean), rng)
         if batch.tokens is None or self.empty_tokens is None:
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
-        real = Condition(film, batch.tokens, batch.mask)
         ones = torch.ones(1, len(self.empty_tokens), dtype=torch.long, device=self.empty_tokens.device)
         null = Condition(self.empty[None], self.empty_tokens[None], ones).padded(batch.tokens.shape[1], 0)
-        condition = choose_rows(dropped, null, real)
+        condition = choose_rows(dropped, null, Condition(film, batch.tokens, batch.mask))
         return condition if self.streams is None else separated(condition, *self.streams)
 
 

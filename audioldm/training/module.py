@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from audioldm.datasets.draws import generator
+from audioldm.diffusion.objective import Draw, draw_t, loss_by_bin
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local, shard, whole
 from audioldm.training.optim import Optim, adamw, restore_rates
@@ -32,8 +33,7 @@ class TrainingModule(L.LightningModule):
 
     part: ClassVar[str]
     recordable: ClassVar[bool] = False
-    batch_count = 0
-    accumulate = 1
+    batch_count, accumulate = 0, 1
     clip: float | None = None
     recorded = configured = False
     speed: Any = None
@@ -55,9 +55,6 @@ class TrainingModule(L.LightningModule):
     def components(self) -> dict[str, torch.nn.Module]:
         """Name -> net, of all that is exported."""
         return {self.part: self.averaged}
-
-    def configure_optimizers(self) -> Any:
-        return self.optimise(self.parameters())
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.batch_count)
@@ -106,17 +103,12 @@ class TrainingModule(L.LightningModule):
             TrainingModule.on_train_start(self)
         self.batch_count += 1
 
-    def batch_generator(self) -> Generator:
-        """On the module's device: the one for all draws of this batch."""
-        return generator(self.seed, self.batch_count - 1, 0, device=self.device)
-
-    def validation_generator(self, batch_index: int) -> Generator:
-        """The same draws at every validation, so that its curve moves only with the model."""
-        return generator(self.seed, -1, batch_index, device=self.device)
-
     @property
     def steps_now(self) -> bool:
         return self.batch_count % self.accumulate == 0
+
+    def configure_optimizers(self) -> Any:
+        return self.optimise(self.parameters())
 
     def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> dict[str, Any]:
         """AdamW and its schedule, as ``configure_optimizers`` returns them."""
@@ -165,12 +157,18 @@ class TrainingModule(L.LightningModule):
     def refuse_broken(self) -> None:
         """AudioLDMError where a loss or a gradient was NaN or infinite; what is on the disk is from before it."""
         if bool(self.broken):
-            raise AudioLDMError(
-                f"The loss or its gradient became NaN or infinite at or shortly before batch {self.batch_count}.",
-                "The last good state is kept; try a lower task.lr, trainer.gradient_clip_val=1, or "
-                "trainer.precision=32-true.",
-                code=1,
-            )
+            what = "The loss or its gradient became NaN or infinite"
+            hint = "try a lower task.lr, trainer.gradient_clip_val=1, or trainer.precision=32-true."
+            why = f"{what} at or shortly before batch {self.batch_count}."
+            raise AudioLDMError(why, f"The last good state is kept; {hint}", code=1)
+
+    def batch_generator(self) -> Generator:
+        """On the module's device: the one for all draws of this batch."""
+        return generator(self.seed, self.batch_count - 1, 0, device=self.device)
+
+    def validation_generator(self, batch_index: int) -> Generator:
+        """The same draws at every validation, so that its curve moves only with the model."""
+        return generator(self.seed, -1, batch_index, device=self.device)
 
     def rank_slice(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
         """``rows`` of this process, out of what a single process would draw for the batch of all of them."""
@@ -190,6 +188,18 @@ class TrainingModule(L.LightningModule):
     def bernoulli(self, p: float, rows: int, rng: Generator) -> Tensor:
         """(rows,) true with probability ``p``, on the module's device."""
         return self.uniform(rows, rng) < p
+
+    def timesteps(
+        self, schedule: Any, rows: int, rng: Generator, kind: Draw = "low_discrepancy", **levels: Any
+    ) -> Tensor:
+        """(rows,) by ``objective.draw_t``, on the module's device."""
+        return self.rank_slice(lambda n: draw_t(n, schedule, generator=rng, kind=kind, **levels), rows)
+
+    def log_by_quarter(self, name: str, values: Tensor, t: Tensor, schedule: Any) -> None:
+        """Log the mean of ``values`` (B,) in each quarter of the times ``t`` (B,) that any fell into."""
+        for quarter, value in enumerate(loss_by_bin(values, t, schedule, bins=4)):
+            if not value.isnan():
+                self.log(f"{name}{quarter}", value, batch_size=len(values))
 
     def rank_and_world(self) -> tuple[int, int]:
         """(rank, processes); a validation is the same on every process, and so counts as one."""
@@ -211,17 +221,10 @@ class AdversarialModule(TrainingModule):
     betas: ClassVar[tuple[float, float]]
     decay: ClassVar[float]
 
-    def __init__(
-        self,
-        *,
-        discriminator: torch.nn.Module | partial[Any] | None = None,
-        adversarial_start: int = 0,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *, discriminator: Any = None, adversarial_start: int = 0, **settings: Any) -> None:
         super().__init__(**settings)
         self.automatic_optimization = False
-        self.discriminator: Any = discriminator
-        self.adversarial_start = adversarial_start
+        self.discriminator, self.adversarial_start = discriminator, adversarial_start
 
     @property
     def adversarial(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,27 +12,26 @@ from transformers import optimization
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local
 
+SCHEDULES = ("cosine", "linear", "constant")
+
 
 @dataclass(frozen=True)
 class Optim:
     """How every optimiser of a run steps.
 
-    ``schedule`` follows the linear warm-up and falls to ``floor`` times the full rate at the last step.   Raises
-    AudioLDMError for another name.
+    ``schedule``, one of SCHEDULES, follows the linear warm-up and falls to ``floor`` times the full rate at the last
+    step.   cosine: SGDR (arXiv:1608.03983) eq. 5.
     """
 
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: str = "cosine"
     floor: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("cosine", "linear", "constant"):
-            why = f"schedule={self.schedule!r} is unknown."
-            raise AudioLDMError(why, "Use cosine, linear or constant (after the warm-up).")
+        if self.schedule not in SCHEDULES:
+            raise AudioLDMError(f"schedule={self.schedule!r} is unknown.", f"Known: {', '.join(SCHEDULES)}.")
 
-    def rates(self, optimizer: torch.optim.Optimizer, *, warmup: int, steps: int) -> LambdaLR:
+    def rates(self, optimizer: torch.optim.Optimizer, *, warmup: int, steps: int) -> Any:
         """The learning rate by step, from 1/``warmup`` of the full one at the first to ``floor`` at the last.
-
-        cosine: SGDR (arXiv:1608.03983) eq. 5.
 
         >>> net = torch.nn.Linear(2, 2)
         >>> rates = Optim().rates(adamw(net.parameters(), 1.0), warmup=10, steps=110)
@@ -40,28 +39,21 @@ class Optim:
         [0.1, 1.0, 0.55, 0.1]
         """
         # last_epoch 0: the first step counts as number 1, else its rate would be 0
-        settings: dict[str, Any] = {"num_warmup_steps": warmup, "last_epoch": 0}
-        schedule: Any = optimization.get_constant_schedule_with_warmup
-        if self.schedule != "constant":
-            settings["num_training_steps"] = max(steps, warmup + 1)
+        start: Any = {"num_warmup_steps": warmup, "last_epoch": 0}
+        if self.schedule == "constant":
+            return optimization.get_constant_schedule_with_warmup(optimizer, **start)
+        start["num_training_steps"] = max(steps, warmup + 1)
         if self.schedule == "cosine":
-            schedule = optimization.get_cosine_with_min_lr_schedule_with_warmup
-            settings["min_lr_rate"] = self.floor
-        if self.schedule == "linear":
-            schedule = optimization.get_polynomial_decay_schedule_with_warmup
-            settings["lr_end"] = self.floor * float(optimizer.defaults["lr"])
-        rates: LambdaLR = schedule(optimizer, **settings)
-        return rates
+            cosine = optimization.get_cosine_with_min_lr_schedule_with_warmup
+            return cosine(optimizer, min_lr_rate=self.floor, **start)
+        last = self.floor * float(optimizer.defaults["lr"])
+        return optimization.get_polynomial_decay_schedule_with_warmup(optimizer, lr_end=last, **start)
 
 
 def adamw(
-    parameters: Iterable[torch.nn.Parameter],
-    lr: float,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    decay: float = 0.01,
-    capturable: bool = False,
-) -> torch.optim.AdamW:
+    parameters: Iterable[torch.nn.Parameter], lr: float, *, betas: tuple[float, float] = (0.9, 0.999),
+    decay: float = 0.01, capturable: bool = False,
+) -> torch.optim.AdamW:  # fmt: skip
     """AdamW in two groups: vectors (biases, norms) are not decayed.
 
     ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.

@@ -5,7 +5,7 @@ The reward is the model's own CLAP, so nothing that reads CLAP may judge the res
 
 from copy import deepcopy
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -45,23 +45,16 @@ class Preference(FineTune):
     """
 
     def __init__(
-        self,
-        *,
-        method: Literal["expert", "dpo"] = "expert",
-        captions: int = 128,
-        clips: int = 10,
-        keep: float = 0.1,
-        real: float = 0.5,
-        beta: float = 2000.0,
-        **settings: Any,
-    ) -> None:
+        self, *, method: str = "expert", captions: int = 128, clips: int = 10, keep: float = 0.1, real: float = 0.5,
+        beta: float = 2000.0, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         if self.empty_tokens is not None:
-            why = f"{self.pipe.name} is conditioned on tokens."
-            raise AudioLDMError(why, "Use a model of a CLAP vector.")
-        if clips < 2 or not 0 < keep < 1 or not 0 <= real < 1 or method not in ("expert", "dpo"):
-            why = f"method={method}, clips={clips}, keep={keep:g}, real={real:g}."
-            raise AudioLDMError(why, "Use expert or dpo, 2 or more clips, shares between 0 and 1.")
+            raise AudioLDMError(
+                f"{self.pipe.name} is conditioned on tokens.", "Use a model of a CLAP vector."
+            )
+        if method not in ("expert", "dpo"):
+            raise AudioLDMError(f"method={method!r} is unknown.", "Use expert or dpo.")
         self.method, self.real, self.beta = method, real, beta
         self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}
@@ -72,26 +65,23 @@ class Preference(FineTune):
         """Draw the candidates before the model changes, or read those that an earlier start of this run drew."""
         super().on_fit_start()
         identity = {"captions": self.captions, "clips": self.clips, "best": self.best, "seed": self.seed}
-        data, path = self.trainer.datamodule.train, self.run_dir / "drawn.safetensors"  # type: ignore[attr-defined]
-        make, begun = partial(self.candidates, data), self.batch_count > 0
+        make = partial(self.candidates, self.trainer.datamodule.train)  # type: ignore[attr-defined]
+        path, begun = self.run_dir / "drawn.safetensors", self.batch_count > 0
         self.sounds = kept(path, identity | self.pipe.hashes, make, begun=begun)
         self.before = [net.to(self.device) for net in self.before]
 
     @torch.no_grad()
     def candidates(self, data: Any) -> dict[str, Tensor]:
         """Best and worst scaled latents (captions, kept or 1, C, T, F) by the reward, the vectors, and all rewards."""
-        rng = Generator().manual_seed(self.seed)
-        places = torch.randperm(len(data), generator=rng)[: self.captions].tolist()
-        items = collate_latents([data[place] for place in places])
+        places = torch.randperm(len(data), generator=Generator().manual_seed(self.seed))[: self.captions]
+        items = collate_latents([data[place] for place in places.tolist()])
         training, pipe = self.unet.training, self.pipe.to(self.device)
         empty, seconds = pipe.encode_text([""]), items.mean.shape[2] * pipe.spec.seconds_per_latent
         latents, scores = [], []
         vectors = items.text.to(self.device).repeat_interleave(self.clips, 0)
-        for first in range(0, len(vectors), DRAWN):
-            film = vectors[first : first + DRAWN]
-            seeds = range(self.seed + first, self.seed + first + len(film))
-            condition, null = Condition(film=film), empty.repeat(len(film))
-            latent = pipe.sample(condition, null, seeds=list(seeds), seconds=seconds)
+        for first, film in zip(range(0, len(vectors), DRAWN), vectors.split(DRAWN), strict=True):
+            seeds = list(range(self.seed + first, self.seed + first + len(film)))
+            latent = pipe.sample(Condition(film=film), empty.repeat(len(film)), seeds=seeds, seconds=seconds)
             waves = pipe.decode(latent, seconds=seconds, refine_phase=pipe.defaults.refine_phase)
             latents.append(latent.cpu())
             scores.append(reward(pipe, waves, film))
@@ -103,10 +93,10 @@ class Preference(FineTune):
 
     def pick(self, rows: int, rng: Generator) -> tuple[LatentBatch, LatentBatch]:
         """``rows`` captions by chance: one of the best clips of each, unscaled, and its worst."""
-        place = torch.randint(len(self.sounds["best"]), (rows,), generator=rng, device=rng.device).cpu()
-        slot = torch.randint(self.sounds["best"].shape[1], (rows,), generator=rng, device=rng.device).cpu()
-        text = self.sounds["text"][place].to(self.device)
-        pair = (self.sounds["best"][place, slot], self.sounds["worst"][place, 0])
+        sounds, sizes = self.sounds, self.sounds["best"].shape[:2]
+        place, slot = (torch.randint(n, (rows,), generator=rng, device=rng.device).cpu() for n in sizes)
+        text = sounds["text"][place].to(self.device)
+        pair = sounds["best"][place, slot], sounds["worst"][place, 0]
         means = [latent.to(self.device) / self.scaling_factor for latent in pair]
         best, worst = (LatentBatch(mean, torch.zeros_like(mean), text, text) for mean in means)
         return best, worst

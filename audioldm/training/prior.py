@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as nnf
 
 from audioldm.batch import LatentBatch
@@ -39,11 +39,9 @@ class PriorTraining(TrainingModule):
         losses, t = self.losses(batch.audio, text, rng)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
 
-    def losses(self, audio: Tensor, text: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def losses(self, audio: Tensor, text: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """The loss of each row (B,), and its time (B,)."""
-        about: Any = {"generator": rng, "kind": "low_discrepancy"}
-        t = self.rank_slice(lambda n: objective.draw_t(n, SCHEDULE, **about), len(audio))
-        t, z = t.to(audio.device), audio * self.prior.scale
+        t, z = self.timesteps(SCHEDULE, len(audio), rng), audio * self.prior.scale
         net = lambda x, times: self.prior(x, times, text)  # noqa: E731
         return objective.loss(net, z, t, self.randn(z, rng), SCHEDULE, "x0"), t
 
@@ -54,11 +52,11 @@ class PriorTraining(TrainingModule):
         text, audio, rows = batch.text, batch.audio, len(batch.text)
         losses, _ = self.losses(audio, text, self.validation_generator(index))
         drawn = self.prior.sample(text, self.empty, seeds=list(range(index * rows, (index + 1) * rows)))
-        values = {"loss": losses.mean()}
+        values = {"val/loss": losses.mean()}
         for name, vectors in (("text", text), ("drawn", drawn)):
-            values[f"cos_{name}"] = (vectors * audio).sum(-1).mean()
-            values[f"gap_{name}"] = (vectors.mean(0) - audio.mean(0)).norm()
-        self.log_dict({f"val/{name}": value for name, value in values.items()}, batch_size=rows)
+            values[f"val/cos_{name}"] = (vectors * audio).sum(-1).mean()
+            values[f"val/gap_{name}"] = (vectors.mean(0) - audio.mean(0)).norm()
+        self.log_dict(values, batch_size=rows)
 
 
 def build_prior(clap: TwoTowers, **sizes: Any) -> Prior:

@@ -4,7 +4,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -19,13 +18,13 @@ class Stopped(BaseException):
         self.batch: int | None = None
 
 
-def stop(number: int, frame: FrameType | None = None) -> None:
+def stop(number: int, frame: Any = None) -> None:
     """Raise Stopped, wherever the main thread is."""
     raise Stopped(number)
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], Any] = stop) -> Iterator[None]:
+def handled(handler: Callable[[int, Any], Any] = stop) -> Iterator[None]:
     """Within, ``handler`` receives the signals that stop a process; nothing changes outside the main thread."""
     # a process that nohup started is to ignore SIGHUP
     numbers = NUMBERS if threading.current_thread() is threading.main_thread() else ()

@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.progress import counted
 from audioldm.tables import filled, lines, read_text
-from audioldm.training.data import DataModule, Draws
+from audioldm.training.data import DataModule
 from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, encoded, jobs
-from audioldm.training.finetune import real_tokens
+from audioldm.training.finetune import vector_and_tokens
 
 TEXTS = 256
 """prompts that are read at once"""
@@ -62,8 +61,7 @@ def from_sounds(
     # one window of each is enough to compare by
     once = replace(encoder, count=1)
     val = once.stored([row for row in rows if row.path in held], place) if held else None
-    draws = partial(Draws, len(train), seed=seed)
-    return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
+    return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
 def warn_of(rows: Sequence[Row], *, few: bool) -> None:
@@ -115,16 +113,13 @@ def from_prompts(
         with torch.no_grad():
             condition = pipe.encode_text(part).to("cpu")
         for i, text in enumerate(part):
-            row = condition.rows(slice(i, i + 1))
-            film = torch.zeros(1) if row.film is None else row.film[0]
-            tokens = None if row.tokens is None else real_tokens(row)
+            film, tokens = vector_and_tokens(condition.rows(slice(i, i + 1)))
             items[text] = LatentBatch(zeros, zeros, film, film, tokens=tokens)
     order = torch.randperm(len(each), generator=torch.Generator().manual_seed(seed)).tolist()
     held = {each[i] for i in order[: round(val_share * len(each))]}
     train = Listed([items[text] for text in texts if text not in held])
     val = Listed([items[text] for text in sorted(held)])
-    draws = partial(Draws, len(train), seed=seed)
-    return DataModule(train, val, collate=collate_latents, draws=draws, **{"batch_size": 8, **settings})
+    return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:
@@ -199,8 +194,4 @@ class Encoder:
 
     def texts(self, captions: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
         """CLAP's vector (D,) of each caption, or zeros (1,) for a U-Net that does not read it; its tokens (L, E)."""
-        out = list[tuple[Tensor, Tensor | None]]()
-        for condition in (self.pipe.encode_text([caption]) for caption in captions):
-            film = torch.zeros(1) if condition.film is None else condition.film[0].cpu()
-            out.append((film, None if condition.tokens is None else real_tokens(condition).cpu()))
-        return out
+        return [vector_and_tokens(self.pipe.encode_text([caption]).to("cpu")) for caption in captions]

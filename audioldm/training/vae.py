@@ -1,10 +1,8 @@
 """Trains the mel autoencoder. wave -> mel -> posterior -> mel'. Esser 2021 (arXiv:2012.09841); AudioLDM sec. 3.2."""
 
-from functools import partial
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Generator, Tensor
 
 from audioldm.batch import Batch
@@ -29,17 +27,11 @@ class VaeTraining(AdversarialModule):
     part, betas, decay = "vae", (0.5, 0.9), 0.0
 
     def __init__(
-        self,
-        vae: AutoencoderKL | partial[AutoencoderKL],
-        spec: AudioSpec,
-        *,
-        kl_weight: float = 0.0153,
-        adversarial_weight: float = 0.1,
+        self, vae: Any, spec: AudioSpec, *, kl_weight: float = 0.0153, adversarial_weight: float = 0.1,
         **settings: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
-        self.vae: Any = vae
-        self.mel = LogMel(spec)
+        self.vae, self.mel = vae, LogMel(spec)
         self.kl_weight, self.adversarial_weight = kl_weight, adversarial_weight
 
     def training_step(self, batch: Batch, index: int) -> Terms:
@@ -48,16 +40,14 @@ class VaeTraining(AdversarialModule):
         return self.step(mel, self.noise(mel, self.batch_generator()), adversarial=self.adversarial)
 
     def step(self, mel: Tensor, noise: Tensor, *, adversarial: bool) -> Terms:
-        optimizers = self.each_optimizer()
+        optimizers, net, norms = self.each_optimizer(), self.discriminator, dict[str, Tensor | None]()
         terms, decoded = self.losses(mel, noise)
         total = terms["reconstruction"] + self.kl_weight * terms["kl"]
-        norms: dict[str, Tensor | None] = {}
         if adversarial:
-            net = self.discriminator
-            loss = hinge_discriminator(net(mel), net(decoded.detach()))
+            terms["discriminator"] = loss = hinge_discriminator(net(mel), net(decoded.detach()))
             norms["norm_discriminator"] = self.descend(loss, optimizers[1])
             net.requires_grad_(False)
-            terms["discriminator"], terms["generator"] = loss, hinge_generator(net(decoded))
+            terms["generator"] = hinge_generator(net(decoded))
             net.requires_grad_(True)
             total = total + self.adversarial_weight * terms["generator"]
         norms["norm_vae"] = self.descend(total, optimizers[0], clip=1.0)
@@ -84,5 +74,4 @@ class VaeTraining(AdversarialModule):
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         mel = self.mel(normalise_peak(batch.wave))
-        mean, _ = encode(self.vae, mel)
-        return {"mel/real": mel, "mel/output": self.vae.decode(mean).sample}
+        return {"mel/real": mel, "mel/output": self.vae.decode(encode(self.vae, mel)[0]).sample}

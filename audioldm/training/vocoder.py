@@ -1,20 +1,17 @@
 """Trains the vocoder.   wave -> mel -> wave'.   HiFi-GAN (arXiv:2010.05646) with discriminators of spectrograms."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
-from transformers import SpeechT5HifiGan
 
 from audioldm.batch import Batch
 from audioldm.losses.adversarial import feature_matching, least_squares_discriminator, least_squares_generator
 from audioldm.losses.spectral import multi_resolution_stft, multi_scale_mel
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import vocode
-from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.vae import stride_of
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import LogMel
@@ -59,9 +56,7 @@ class VocoderLoss:
         halves = [logits.float().chunk(2) for logits, _ in both]
         return least_squares_discriminator(*([(half[i], []) for half in halves] for i in (0, 1)))
 
-    def of_generator(
-        self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor
-    ) -> dict[str, Tensor]:
+    def of_generator(self, discriminator: WaveDiscriminator, output: Tensor, real: Tensor) -> Terms:
         """The adversarial term and feature matching, each summed over discriminators (and layers)."""
         discriminator.requires_grad_(False)
         with torch.no_grad():
@@ -71,7 +66,7 @@ class VocoderLoss:
         adversarial = least_squares_generator([(logits.float(), []) for logits, _ in outputs])
         return {"adversarial": adversarial, "features": feature_matching(goal, outputs)}
 
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
+    def total(self, terms: Terms) -> Tensor:
         """The weighted sum of those terms that there are."""
         parts = [getattr(self.weights, name) * term for name, term in terms.items()]
         return sum(parts[1:], parts[0])
@@ -96,19 +91,12 @@ class VocoderTraining(AdversarialModule):
     part, betas, decay = "vocoder", (0.8, 0.99), 0.01
 
     def __init__(
-        self,
-        vocoder: SpeechT5HifiGan | ISTFTVocoder | partial[Any],
-        spec: AudioSpec,
-        *,
-        vae: AutoencoderKL | None = None,
-        vae_prob: float = 0.5,
-        normalise: bool = True,
-        weights: Weights | None = None,
-        **settings: Any,
-    ) -> None:
+        self, vocoder: Any, spec: AudioSpec, *, vae: AutoencoderKL | None = None, vae_prob: float = 0.5,
+        normalise: bool = True, weights: Weights | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**settings)
         self.vocoder, self.mel, self.hop, self.vae_prob = vocoder, LogMel(spec), spec.hop, vae_prob
-        self.losses, self.normalise = VocoderLoss(weights or Weights()), normalise
+        self.losses, self.normalise = VocoderLoss(weights), normalise
         self.vae = None if vae is None else vae.requires_grad_(False).eval()
 
     @torch.no_grad()
@@ -122,9 +110,8 @@ class VocoderTraining(AdversarialModule):
 
     def terms(self, wave: Tensor, pick: Tensor) -> tuple[Terms, Tensor]:
         """Distances between the real and the output wave, and the output (B, 1, N)."""
-        mel = self.mel(wave)
         # a GPU's FFT takes no bfloat16
-        output = vocode(self.vocoder, self.input_mels(mel, pick)).to(wave)
+        output = vocode(self.vocoder, self.input_mels(self.mel(wave), pick)).to(wave)
         return self.losses.distances(self.mel, output, wave), output
 
     def prepared(self, batch: Batch) -> Tensor:
@@ -138,14 +125,12 @@ class VocoderTraining(AdversarialModule):
         return self.step(self.prepared(batch), pick, adversarial=self.adversarial)
 
     def step(self, wave: Tensor, pick: Tensor, *, adversarial: bool) -> Terms:
-        optimizers = self.each_optimizer()
+        optimizers, net, norms = self.each_optimizer(), self.discriminator, dict[str, Tensor | None]()
         terms, output = self.terms(wave, pick)
-        norms: dict[str, Tensor | None] = {}
         if adversarial:
-            loss = self.losses.of_discriminator(self.discriminator, output, wave)
+            norms["discriminator"] = loss = self.losses.of_discriminator(net, output, wave)
             norms["norm_discriminator"] = self.descend(loss, optimizers[1])
-            norms["discriminator"] = loss
-            terms |= self.losses.of_generator(self.discriminator, output, wave)
+            terms |= self.losses.of_generator(net, output, wave)
         total = self.losses.total(terms)
         norms["norm_vocoder"] = self.descend(total, optimizers[0], clip=100.0)
         return detached({"loss": total, **terms} | norms)

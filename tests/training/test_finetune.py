@@ -214,16 +214,15 @@ def test_an_adapter_fine_tunes_from_sound_alone(tiny_model, sounds, tmp_path):
     assert read(tmp_path / "run/model/adapter.safetensors").base["unet"]
 
 
-def test_overfitting_is_warned_of_once():
-    trainer = SimpleNamespace(callback_metrics={}, is_global_zero=True)
-    module = SimpleNamespace(batch_count=0)
-    callback = Overfitting(patience=2)
+def test_overfitting_is_warned_of_once(tmp_path):
+    path, trainer = tmp_path / "metrics.jsonl", SimpleNamespace(is_global_zero=True)
+    callback = Overfitting(path, patience=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for loss in (1.0, 0.5, 0.6, 0.7, 0.8):
-            module.batch_count += 10
-            trainer.callback_metrics["val/loss"] = torch.tensor(loss)
-            callback.on_validation_end(trainer, module)
+        for i, loss in enumerate((1.0, 0.5, 0.6, 0.7, 0.8), 1):
+            with open(path, "a") as file:
+                file.write(json.dumps({"batch": 10 * i, "val/loss": loss}) + "\n")
+            callback.on_validation_end(trainer, None)
     [warning] = caught
     assert "is 0.7 at batch 40, and was lowest (0.5) at batch 20" in str(warning.message)
 
