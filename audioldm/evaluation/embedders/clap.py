@@ -24,23 +24,21 @@ class Clap:
     """
 
     by_patch = False
+    front = f"clap/1: consecutive windows of {WINDOW:g} s"
 
     def __init__(self, path: str | Path | None) -> None:
         if path is None:
-            raise AudioLDMError(
-                "The embedder clap needs a folder of weights: config.json and model.safetensors of a ClapModel.",
-                "Give --embedder clap=laion/clap-htsat-unfused (fetched from the hub once), or clap=FOLDER.",
+            what = "The embedder clap needs a folder of weights: config.json and model.safetensors of a ClapModel."
+            hint = (
+                "Give --embedder clap=laion/clap-htsat-unfused (fetched from the hub once), or clap=FOLDER."
             )
+            raise AudioLDMError(what, hint)
         part = find_part(path, "clap")
         self.clap = part.open()
-        published = "clap-laion" if part.path.is_file() else "clap"
-        self.name, file = (
-            "clap-small" if isinstance(self.clap.audio_encoder, MelEncoder) else published,
-            part.files[-1],
-        )
-        self.rate, self.dim = self.clap.rate, self.clap.dim
-        self.sha256 = sha256(file)
-        self.front = f"clap/1: consecutive windows of {WINDOW:g} s"
+        self.name = "clap-laion" if part.path.is_file() else "clap"
+        if isinstance(self.clap.audio_encoder, MelEncoder):
+            self.name = "clap-small"
+        self.rate, self.dim, self.sha256 = self.clap.rate, self.clap.dim, sha256(part.files[-1])
 
     @torch.no_grad()
     def embed(self, wave: Tensor) -> Embeddings:

@@ -3,8 +3,6 @@
 Kong et al. (arXiv:1912.10211); weights as published (CC-BY-4.0), for 16 and for 32 kHz.
 """
 
-from pathlib import Path
-
 from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
@@ -12,13 +10,6 @@ from torchaudio.transforms import MelSpectrogram
 from audioldm.evaluation.embedders.weights import Network, WeightFile
 
 RECORD = "https://zenodo.org/records/3987831/files"
-VARIANTS = {
-    "panns-cnn14-16k": (16000, 8000.0, "Cnn14_16k_mAP=0.438.pth",
-                        "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6"),
-    "panns-cnn14-32k": (32000, 14000.0, "Cnn14_mAP=0.431.pth",
-                        "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"),
-}  # fmt: skip
-"""name -> rate and highest frequency (Hz), file, sha256"""
 
 
 def log_mel(wave: Tensor, rate: int, fmax: float) -> Tensor:
@@ -31,15 +22,15 @@ def log_mel(wave: Tensor, rate: int, fmax: float) -> Tensor:
 
 
 class Panns(Network):
-    """The embedder, one vector a clip."""
+    """The embedder, one vector a clip; ``fmax`` is its highest frequency in Hz."""
 
-    dim = 2048
-
-    def __init__(self, path: str | Path | None = None, name: str = "panns-cnn14-16k") -> None:
-        self.rate, self.fmax, file, sha256 = VARIANTS[name]
-        self.name, self.file = name, WeightFile(file, sha256, f"{RECORD}/{file}")
-        self.front = f"cnn14/1: one vector a clip, n_fft {self.rate // 1000 * 32}, hop {self.rate // 100}"
-        super().__init__(path)
+    name, rate, fmax, dim = "panns-cnn14-16k", 16000, 8000.0, 2048
+    front = "cnn14/1: one vector a clip, n_fft 512, hop 160"
+    file = WeightFile(
+        "Cnn14_16k_mAP=0.438.pth",
+        "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
+        f"{RECORD}/Cnn14_16k_mAP=0.438.pth",
+    )
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) to an embedding (1, 2048) and logits (1, 527); zeros make a clip below 1 s that long."""
@@ -52,3 +43,15 @@ class Panns(Network):
         x = x.mean(dim=3)
         embedding = self.linear(x.amax(dim=2) + x.mean(dim=2), "fc1").relu()
         return embedding, self.linear(embedding, "fc_audioset")
+
+
+class Panns32(Panns):
+    """The same at 32 kHz."""
+
+    name, rate, fmax = "panns-cnn14-32k", 32000, 14000.0
+    front = "cnn14/1: one vector a clip, n_fft 1024, hop 320"
+    file = WeightFile(
+        "Cnn14_mAP=0.431.pth",
+        "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+        f"{RECORD}/Cnn14_mAP=0.431.pth",
+    )

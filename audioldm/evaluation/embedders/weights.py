@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as nnf
@@ -14,8 +15,6 @@ from torch.nn import functional as nnf
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.paths import cache_folder, sha256
-
-LARGEST = 8 * 2**30  # bytes of a published file
 
 
 @dataclass(frozen=True)
@@ -31,31 +30,27 @@ class WeightFile:
 
         Raises AudioLDMError without.
         """
-        place = Path(path) if path else self.default()
-        if place.is_dir():
+        place = Path(path or os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+        if place.is_dir() or not path:
             place = place / self.name
-        *blob, expected = self.digest.rsplit(" ", 1)
-        kind = "git blob" if blob else "sha256"
+        hub = Path(torch.hub.get_dir(), "checkpoints", self.name)
+        if not path and not place.is_file() and hub.is_file():
+            place = hub
+        blob, _, expected = self.digest.rpartition(" ")
+        kind = blob or "sha256"
         if not place.is_file():
             hint = f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE."
             raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
-        if (size := place.stat().st_size) > LARGEST:
-            raise AudioLDMError(f"{place} has {size} bytes.", f"Get {self.name} again from {self.url}.")
         actual = sha256(place)
         if blob:
-            content = b"blob %d\0%b" % (size, place.read_bytes())
-            actual = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            start = b"blob %d\0" % place.stat().st_size
+            with place.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.sha1(start, usedforsecurity=False))
+            actual = digest.hexdigest()
         if not actual.startswith(expected):
             what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
             raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
         return place
-
-    def default(self) -> Path:
-        """Where the file is looked for if nobody says where."""
-        weights = Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
-        fetched = Path(torch.hub.get_dir()) / "checkpoints" / self.name
-        place = weights / self.name
-        return fetched if fetched.is_file() and not place.is_file() else place
 
 
 def package_folder(name: str) -> Path:
@@ -71,15 +66,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     PANNs' files also hold their sampler's numpy state, whose constructors are allowed by name and then dropped.
     """
-    import numpy as np
-
     core: Any = getattr(np, "_core").multiarray  # noqa: B009 (numpy declares no such module)
     types = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.UInt32DType, np.dtypes.Float64DType]
     old_name = (core._reconstruct, "numpy.core.multiarray._reconstruct")
     with torch.serialization.safe_globals([core._reconstruct, core.scalar, *types, old_name]):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("model", content)
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return {key: v for key, v in content.get("model", content).items() if isinstance(v, Tensor)}
 
 
 class Network:
@@ -108,11 +100,9 @@ class Network:
 
     def norm(self, x: Tensor, name: str, eps: float = 1e-3) -> Tensor:
         parts = ("running_mean", "running_var", "weight", "bias")
-        mean, variance, weight, bias = (self.tensors[f"{name}.{part}"] for part in parts)
-        return nnf.batch_norm(x, mean, variance, weight, bias, eps=eps)
+        return nnf.batch_norm(x, *(self.tensors[f"{name}.{part}"] for part in parts), eps=eps)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
-        """Rows, and logits where there are any."""
         raise NotImplementedError
 
     @torch.no_grad()

