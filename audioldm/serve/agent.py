@@ -93,9 +93,9 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
         denoise; all times are in seconds.
         """
         request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
-        edit = service.prepared(request)
-        result = service.editing(edit, seed=seed).future.result()
-        return saved(result, prompt, f"{Path(file).stem} {kind} {prompt}", seed, edit.record())
+        sound = service.prepared(request)
+        result = service.editing(request, sound, seed=seed).future.result()
+        return saved(result, prompt, request.title, seed, request.record(sound, {}))
 
     if captioner is not None:
         tool(describer(service, captioner))

@@ -125,8 +125,9 @@ class API:
                 asked.kind, str(path), asked.input, asked.begin, asked.end, asked.strength,
                 asked.audio_length, seed=asked.seed,
             )  # fmt: skip
-            edit = await asyncio.to_thread(self.service.prepared, wanted, **asked.settings())
-        return await self.reply(request, self.service.editing(edit, seed=asked.seed), asked)
+            sound = await asyncio.to_thread(self.service.prepared, wanted, **asked.settings())
+        job = self.service.editing(wanted, sound, seed=asked.seed, **asked.settings())
+        return await self.reply(request, job, asked)
 
     async def models(self) -> dict[str, Any]:
         """The served model."""

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import accumulate, chain
 from math import ceil, log
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from torch import Tensor
@@ -44,8 +44,7 @@ class Limits:
     """requests that may wait"""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A wave (N,) at the model's rate, what there is to warn of, and for a splice the whole file."""
 
     wave: Tensor
@@ -78,15 +77,20 @@ class EditRequest:
     def added(self) -> float:
         return self.seconds if self.kind == "continue" else 0.0
 
+    @property
+    def title(self) -> str:
+        return f"{Path(self.path or '').stem} {self.kind} {self.prompt.strip()}"
+
     def check(self) -> None:
+        region = self.end > self.begin
         if self.kind not in EDITS:
             raise AudioLDMError(f"edit={self.kind!r} is unknown.", f"Known: {', '.join(EDITS)}.")
         if self.kind == "continue" and self.seconds <= 0:
             raise AudioLDMError("0 seconds longer adds nothing.", "Ask for more than 0.")
-        if self.kind == "inpaint" and self.end <= self.begin:
+        if self.kind == "inpaint" and not region:
             hint = "Drag over the waveform, or type From and To."
             raise AudioLDMError("There is no region to make anew.", hint)
-        if self.splice and not (self.end > self.begin or self.added):
+        if self.splice and not (region or self.added):
             raise AudioLDMError("There is no region to put into the file.", "Select one on the waveform.")
 
     def command(self, seconds: float) -> OneFile:
@@ -100,29 +104,18 @@ class EditRequest:
         command = self.command(len(wave) / pipe.spec.rate)
         return command.edited(pipe, [wave], self.prompt.strip(), **settings)
 
-
-@dataclass(frozen=True)
-class Edit:
-    """An edit that was checked, of a sound that was read."""
-
-    request: EditRequest
-    sound: sounds.Sound
-    settings: dict[str, Any]
-
-    def record(self) -> dict[str, Any]:
+    def record(self, sound: sounds.Sound, settings: dict[str, Any]) -> dict[str, Any]:
         """What a sidecar says of it, and what became of the channels of the file."""
-        request = self.request
         return {
-            **self.settings, "edit": request.kind, **request.command(self.sound.seconds).keywords(),
-            "splice": request.splice, "input": Path(request.path or "").name,
-            "seconds": self.sound.seconds + request.added,
-            "notes": [f"of your file, {note}" for note in self.sound.notes(splice=request.splice)],
+            **settings, "edit": self.kind, **self.command(sound.seconds).keywords(), "splice": self.splice,
+            "input": Path(self.path or "").name, "seconds": sound.seconds + self.added,
+            "notes": [f"of your file, {note}" for note in sound.notes(splice=self.splice)],
         }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Service:
-    """A model, what may be asked of it, and the queue of those who ask."""
+    """A model, what may be asked of it, and the queue of those who ask; settings are the pipeline's by name."""
 
     pipe: AudioLDM
     limits: Limits = Limits()
@@ -135,31 +128,22 @@ class Service:
         return self.out / "results"
 
     def generating(self, prompt: str, *, seed: int, on_step: OnStep | None = None, **settings: Any) -> Job:
-        """Submit a sound of ``prompt``; settings as for the pipeline.   Raises AudioLDMError."""
-        prompt = self.checked(prompt, seed, settings)
+        """Submit a sound of ``prompt``.   Raises AudioLDMError."""
+        self.check(prompt, seed=seed, **settings)
         key = (self.pipe, *sorted(settings.items()))
-        return self.jobs.submit(Job(partial(self.sample, settings), (prompt, seed), key, on_step))
+        return self.jobs.submit(Job(partial(self.sample, settings), (prompt.strip(), seed), key, on_step))
 
     def streaming(self, prompt: str, emit: Callable[[Tensor], None], *, seed: int, **settings: Any) -> Job:
-        """Submit a sound whose pieces (N,) go to ``emit`` as they are done; the job gives their samples in all."""
-        prompt = self.checked(prompt, seed, settings)
+        """Submit a sound whose pieces (N,) go to ``emit`` as they are done.   Raises AudioLDMError."""
+        self.check(prompt, seed=seed, **settings)
 
-        def work(items: list[Any], on_step: OnStep) -> list[int]:
-            total = 0
-            for piece in self.pipe.stream(prompt, seed=seed, **settings):
-                total += len(piece)
-                on_step(total, total)
+        def work(items: list[Any], on_step: OnStep) -> list[None]:
+            for piece in self.pipe.stream(prompt.strip(), seed=seed, **settings):
+                on_step(1, 1)
                 emit(piece)
-            return [total]
+            return [None]
 
         return self.jobs.submit(Job(work, None))
-
-    def checked(self, prompt: str, seed: int, settings: dict[str, Any]) -> str:
-        """A prompt that can be asked for with these settings.   Raises AudioLDMError."""
-        if not prompt.strip():
-            raise AudioLDMError("The prompt is empty.", "Say what you want to hear.")
-        self.check(**{"seconds": self.pipe.defaults.seconds, "takes": 1, "seed": seed, **settings})
-        return prompt.strip()
 
     def sample(self, settings: dict[str, Any], items: list[Any], on_step: OnStep) -> list[Result]:
         """Sounds of (prompt, seed)s that have their settings in common, as one batch."""
@@ -173,24 +157,31 @@ class Service:
         seeds = [seed for _, seed in items]
         with warned(shared.append):
             waves = self.pipe(conditions, seeds=seeds, batch_size=len(items), on_step=on_step, **settings)
-        results = [Result(wave, [*mine, *shared]) for wave, mine in zip(waves, notes, strict=True)]
-        return results[:count]
+        return [Result(wave, [*mine, *shared]) for wave, mine in zip(waves[:count], notes, strict=False)]
 
-    def prepared(self, request: EditRequest, **settings: Any) -> Edit:
-        """Check an edit and read its sound; settings as for the pipeline.   Raises AudioLDMError."""
+    def prepared(self, request: EditRequest, **settings: Any) -> sounds.Sound:
+        """Check an edit and read its sound.   Raises AudioLDMError."""
         request.check()
         sound = self.opened(request.path)
         length = sound.seconds + request.added
-        self.check(seconds=length, takes=request.takes, seed=request.seed, **settings)
-        return Edit(request, sound, settings)
+        self.check(takes=request.takes, seed=request.seed, seconds=length, **settings)
+        return sound
 
-    def editing(self, edit: Edit, *, seed: int, on_step: OnStep | None = None) -> Job:
-        request, sound, rate, notes = edit.request, edit.sound, self.pipe.spec.rate, list[str]()
+    def editing(
+        self,
+        request: EditRequest,
+        sound: sounds.Sound,
+        *,
+        seed: int,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> Job:
+        """Submit an edit that was checked."""
+        notes, rate = list[str](), self.pipe.spec.rate
 
         def work(items: list[Any], on_step: OnStep) -> list[Result]:
-            settings = {**edit.settings, "seed": seed, "on_step": on_step}
             with warned(notes.append):
-                wave = request.apply(self.pipe, sound.mono(rate), **settings)
+                wave = request.apply(self.pipe, sound.mono(rate), seed=seed, on_step=on_step, **settings)
             if not request.splice:
                 return [Result(wave, notes)]
             file = request.command(sound.seconds).spliced(sound, wave, self.pipe)
@@ -218,36 +209,45 @@ class Service:
             message = error.message.replace(str(path), "the file")  # nobody is shown a path of this machine
             raise AudioLDMError(message[:1].upper() + message[1:], error.hint) from error
 
-    def check(self, *, seconds: float, takes: int, seed: int, **settings: Any) -> None:
-        steps, guidance = settings.get("steps"), settings.get("guidance")
-        numbers = {"n": takes, "seconds": seconds, "steps": steps, "guidance": guidance, "seed": seed}
-        for name, number in numbers.items():
-            NUMBERS[name].check(number)
+    def check(self, prompt: str = "edit", *, takes: int = 1, **settings: Any) -> None:
+        """Refuse no words, numbers out of range or beyond the limits, and unknown samplers and grids."""
+        if not prompt.strip():
+            raise AudioLDMError("The prompt is empty.", "Say what you want to hear.")
+        values = {"seconds": self.pipe.defaults.seconds, "steps": None, "guidance": None, **settings}
+        for name in ("seconds", "steps", "guidance", "seed"):
+            NUMBERS[name].check(values[name])
+        NUMBERS["n"].check(takes)
         check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"))
-        for name, value in {"seconds": seconds, "takes": takes, "steps": steps or 0}.items():
+        for name, value in {
+            "seconds": values["seconds"],
+            "takes": takes,
+            "steps": values["steps"] or 0,
+        }.items():
             if value > (most := getattr(self.limits, name)):
                 what = f"{name}={value:g} is more than {most:g}."
                 raise AudioLDMError(what, "Ask for less, or use the command line.")
 
     def save(
         self, result: Result, prompt: str, title: str, seed: int, settings: dict[str, Any], output: Output
-    ) -> dict[str, Any]:
+    ) -> Take:
         """Write a sound, its picture and its sidecar; the sidecar's record with their paths."""
         clip, wave = Clip(prompt, seed, stem_of(title, seed), title), result.wave.float().cpu().numpy()
         return save(self.pipe, clip, wave, {"settings": settings}, output, file=result.file)
 
     def generate(self, prompt: str, *, takes: int, seed: int, **settings: Any) -> Takes:
-        """``takes`` clips of ``prompt``, with seeds ``seed``, ``seed`` + 1, ...; settings as for the pipeline."""
-        self.check(takes=takes, seed=seed, **settings)
-        prompt, seeds = prompt.strip(), range(seed, seed + takes)
-        yield from self.each(partial(self.generating, prompt, **settings), prompt, prompt, seeds, settings)
+        """``takes`` clips of ``prompt``, with seeds ``seed``, ``seed`` + 1, ..."""
+        self.check(prompt, takes=takes, seed=seed, **settings)
+        submit = partial(self.generating, prompt, **settings)
+        return self.each(submit, prompt.strip(), prompt.strip(), range(seed, seed + takes), settings)
 
     def edit(self, request: EditRequest, **settings: Any) -> Takes:
-        """The takes of an edit; settings as for the pipeline."""
-        edit, prompt = self.prepared(request, **settings), request.prompt.strip()
-        title = f"{Path(request.path or '').stem} {request.kind} {prompt}"
-        seeds = range(request.seed, request.seed + request.takes)
-        yield from self.each(partial(self.editing, edit), prompt, title, seeds, edit.record())
+        """The takes of an edit."""
+        sound, prompt = self.prepared(request, **settings), request.prompt.strip()
+        submit, seeds = (
+            partial(self.editing, request, sound, **settings),
+            range(request.seed, request.seed + request.takes),
+        )
+        return self.each(submit, prompt, request.title, seeds, request.record(sound, settings))
 
     def each(
         self, submit: Callable[..., Job], prompt: str, title: str, seeds: range, settings: dict[str, Any]

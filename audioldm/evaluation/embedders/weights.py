@@ -100,7 +100,8 @@ class Network:
 
     def norm(self, x: Tensor, name: str, eps: float = 1e-3) -> Tensor:
         parts = ("running_mean", "running_var", "weight", "bias")
-        return nnf.batch_norm(x, *(self.tensors[f"{name}.{part}"] for part in parts), eps=eps)
+        mean, variance, weight, bias = (self.tensors[f"{name}.{part}"] for part in parts)
+        return nnf.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
