@@ -38,31 +38,26 @@ def step_to(end: Tensor, student: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 def segment(student: Denoiser, x: Tensor, sigma: Tensor, x_end: Tensor, end: Tensor) -> Tensor:
     """alpha mean |step_to(end) - x_end|^2: one step does what all of the teacher's from ``sigma`` to ``end`` do.
 
-    x and x_end lie on one trajectory; with ``end`` 0 the step is a jump to its end.   Salimans & Ho 2022 (progressive
-    distillation) app. G, over a whole segment at once.   alpha = 1 / sqrt(1 + end^2) stands between the error of x_end
-    at variance 1 (alpha^2) and that of the clean sound (1), which what follows makes of it.
+    Both lie on one trajectory.   Salimans & Ho 2022 (progressive distillation) app. G.   alpha = 1 / sqrt(1 + end^2)
+    stands between the error of x_end at variance 1 (alpha^2) and that of the clean sound (1).
     """
     error = (step_to(end, student, x, sigma) - x_end).square().flatten(1).mean(1)
     return error * (1 + end.to(error) ** 2).rsqrt()
 
 
 def consistency(
-    student: Denoiser,
-    target: Denoiser,
-    now: tuple[Tensor, Tensor],
-    after: tuple[Tensor, Tensor],
-    end: Tensor,
+    student: Denoiser, target: Denoiser, now: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], end: Tensor
 ) -> Tensor:
     """d(step_to(end) from ``now``, step_to(end) of f' from ``after``), neighbours (x, sigma) on a trajectory.
 
-    f' has averaged weights; where ``after`` is at ``end``, it is the goal itself.   Song et al. 2023 (consistency
-    models) eq. 7 at ``end`` 0, Wang et al. 2024 (phased consistency models) above it, with the pseudo-Huber distance.
+    f' has averaged weights; where ``after`` is at ``end``, it is the goal.   Song et al. 2023 (consistency models) eq.
+    7 at ``end`` 0, Wang et al. 2024 (phased consistency models) above it, with the pseudo-Huber distance.
     """
     x_next, sigma_next = after
     with torch.no_grad():
-        there = spread(sigma_next <= end, x_next).bool()
         # a level of 0 is answered by x itself, so any positive one may be asked
         level = torch.where(sigma_next <= end, now[1], sigma_next)
+        there = spread(sigma_next <= end, x_next).bool()
         goal = torch.where(there, x_next, step_to(end, target, x_next, level))
     alpha = spread((1 + end.double() ** 2).rsqrt(), x_next)
     return pseudo_huber(alpha * step_to(end, student, *now), alpha * goal)
@@ -71,8 +66,8 @@ def consistency(
 def relativistic(critic: Critic, better: Tensor, worse: Tensor) -> Tensor:
     """softplus(D(worse) - D(better)).   Jolicoeur-Martineau 2019 (arXiv:1807.00734) eq. 5; ARC 2025 eq. 5.
 
-    The critic's with (real, fake), the student's with (fake, real).   At the critic's optimum D(a) - D(b) is the
-    logarithm of p(a) q(b) / (q(a) p(b)), p real and q fake.
+    The critic's with (real, fake), the student's with (fake, real).   At its best D(a) - D(b) = log p(a) q(b) / (q(a)
+    p(b)), p real and q fake.
     """
     return nnf.softplus(critic(worse) - critic(better)).mean(1)
 

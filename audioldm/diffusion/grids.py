@@ -51,8 +51,7 @@ def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
 def published(schedule: Path, steps: int) -> Tensor:
     """``leading`` down to the lowest trained level, not 0; AudioLDM's own.   Liu et al. 2023, arXiv:2301.12503.
 
-    The latent keeps the noise of that level, 4 % of its amplitude with AudioLDM's schedule.   With as many steps as
-    times it is visited, and 0 is the end.
+    The latent keeps the noise of that level, 4 % of its amplitude; with as many steps as times the end is 0.
     """
     sigmas = leading(schedule, steps)
     return sigmas if steps == schedule.length else torch.cat([sigmas[:-1], schedule.sigmas[:1]])
@@ -83,24 +82,19 @@ def exponential(schedule: Path, steps: int) -> Tensor:
 
 
 def snr(schedule: Path, steps: int) -> Tensor:
-    """Even steps of log SNR at whole, different times.   Lu et al. 2022 (DPM-Solver), arXiv:2206.00927.
-
-    Where the even steps would use a time twice, neighbours are taken.
-    """
+    """Even steps of log SNR at whole, different times.   Lu et al. 2022 (DPM-Solver), arXiv:2206.00927."""
     length = schedule.length
     check_steps(steps, length)
     logs = schedule.sigmas.log()
     nearest = (logs[None] - exponential(schedule, steps)[:-1, None].log()).abs().argmin(1)
+    # where a time would be visited twice, neighbours are taken
     below = torch.arange(steps - 1, -1, -1)
     slack = (nearest - below).clamp(0, length - steps).flip(0).cummax(0).values.flip(0)
     return at_times(schedule, slack + below)
 
 
 def aligned(schedule: Path, steps: int) -> Tensor:
-    """The Align-Your-Steps table, its log sigma stretched to the schedule.   Sabour et al. 2024, arXiv:2404.14507.
-
-    Optimal for the model that it was made for; here it lends its shape.
-    """
+    """The shape of a table that is optimal for another model, stretched.   Sabour et al. 2024, arXiv:2404.14507."""
     table = torch.tensor(ALIGNED, dtype=torch.float64).log()
 
     def curve(u: Tensor, high: Tensor, low: Tensor) -> Tensor:
@@ -113,14 +107,6 @@ def aligned(schedule: Path, steps: int) -> Tensor:
     return on_curve(schedule, steps, curve)
 
 
-GRIDS: dict[str, Entry] = {
-    "leading": Entry(leading),
-    "published": Entry(published),
-    "trailing": Entry(trailing),
-    "linspace": Entry(linspace),
-    "karras": Entry(karras),
-    "exponential": Entry(exponential),
-    "snr": Entry(snr),
-    "aligned": Entry(aligned),
-}
+KINDS = (leading, published, trailing, linspace, karras, exponential, snr, aligned)
+GRIDS = {grid.__name__: Entry(grid) for grid in KINDS}
 """Grids by name."""

@@ -19,8 +19,7 @@ class Pair:
 
     cond: Denoiser
     uncond: Denoiser
-    both: Denoiser | None = None
-    """answers 2B rows, the condition's first, by one call of the net"""
+    both: Denoiser | None = None  # answers 2B rows, the condition's first, by one call of the net
 
     def __call__(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(x0 with the condition, x0 without), each (B, ...)."""
@@ -31,10 +30,7 @@ class Pair:
 
 
 def method(combine: Callable[..., Tensor]) -> Callable[..., Denoiser]:
-    """(pair, scale, **options) -> Denoiser of ``combine(cond, uncond, scale, **options)``, which at scale 1 is cond.
-
-    There uncond is never called.
-    """
+    """(pair, scale, **options) -> Denoiser of ``combine(cond, uncond, scale, **options)``; scale 1 is cond alone."""
 
     @wraps(combine)
     def guided(pair: Pair, scale: float, **options: float) -> Denoiser:
@@ -45,11 +41,7 @@ def method(combine: Callable[..., Tensor]) -> Callable[..., Denoiser]:
 
 @method
 def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Away from the empty prompt.   Ho & Salimans 2022, arXiv:2207.12598 eq. 6.
-
-    With a negative prompt in place of none, guidance steers away from it; with a weaker net under the same condition,
-    it is autoguidance.
-    """
+    """Away from the empty prompt, or what stands in its place.   Ho & Salimans 2022, arXiv:2207.12598 eq. 6."""
     return uncond + scale * (cond - uncond)
 
 
@@ -77,7 +69,6 @@ def apg(cond: Tensor, uncond: Tensor, scale: float, *, eta: float = 0.0, radius:
 
 
 def norm(x: Tensor) -> Tensor:
-    """Length of each sample (B,)."""
     return x.flatten(1).norm(dim=1)
 
 
@@ -141,10 +132,7 @@ def cfg_zero_star(pair: Pair, scale: float, *, zero_above: float = inf) -> Denoi
 
 
 def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: float = 1.0) -> Denoiser:
-    """Clip x0 at its own quantile of |x0|, scale it back to floor.   Saharia et al. 2022, arXiv:2205.11487 sec. 2.3.
-
-    Samples whose quantile is below ``floor`` are only clipped there; for latents give the largest honest value.
-    """
+    """Clip x0 at its own quantile of |x0|, scale it back to floor.   Saharia et al. 2022, arXiv:2205.11487 sec. 2.3."""
 
     def clipped(x: Tensor, sigma: Tensor) -> Tensor:
         x0 = denoise(x, sigma)
@@ -155,10 +143,7 @@ def dynamic_threshold(denoise: Denoiser, *, quantile: float = 0.995, floor: floa
 
 
 def uphill(worth: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], scale: float, limit: float) -> Denoiser:
-    """x0 plus scale sigma^2 times the slope at x of a value (B,), the root mean square of the move at most ``limit``.
-
-    ``worth`` (x (B, ...), sigma (B,)) gives both x0 and the value.
-    """
+    """x0 + scale sigma^2 x the slope of a value (B,), of root mean square ``limit`` at most; worth gives both."""
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -187,25 +172,16 @@ def classifier(
 def reward(
     denoise: Denoiser, value: Callable[[Tensor], Tensor], scale: float = 1.0, limit: float = inf
 ) -> Denoiser:
-    """Up the gradient of a value of x0, such as a CLAP score.   Chung et al. 2023 (DPS), arXiv:2209.14687.
-
-    ``value`` (x0 (B, ...)) -> (B,) needs no noisy training; ``limit`` is as for ``classifier``.
-    """
+    """Up the gradient of a value (B,) of x0, such as a CLAP score.   Chung et al. 2023 (DPS), arXiv:2209.14687."""
     return uphill(lambda x, sigma: ((x0 := denoise(x, sigma)), value(x0)), scale, limit)
 
 
-GUIDANCE: dict[str, Entry] = {
-    "classifier_free": Entry(classifier_free),
+WAYS = (
+    classifier_free, compose, rescale, interval, apg, cfg_plus_plus, cfg_zero_star, dynamic_threshold,
+    classifier, reward,
+)  # fmt: skip
+GUIDANCE = {way.__name__: Entry(way) for way in WAYS} | {
     "negative": Entry(classifier_free, "Away from a given prompt.   Liu et al. 2022, arXiv:2206.01714."),
-    "compose": Entry(compose),
-    "rescale": Entry(rescale),
-    "interval": Entry(interval),
-    "apg": Entry(apg),
-    "cfg_plus_plus": Entry(cfg_plus_plus),
-    "cfg_zero_star": Entry(cfg_zero_star),
     "autoguidance": Entry(classifier_free, "Away from a weaker net.   Karras et al. 2024, arXiv:2406.02507."),
-    "dynamic_threshold": Entry(dynamic_threshold),
-    "classifier": Entry(classifier),
-    "reward": Entry(reward),
 }
 """Guidance by name."""

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as nnf
 
 from audioldm.diffusion.prediction import NetCall, Prediction, express, parts, spread
 from audioldm.diffusion.schedule import FlowPath, Path
@@ -94,14 +95,9 @@ def weight(
 
 
 def loss(
-    net_call: NetCall,
-    z: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    schedule: Path,
-    prediction: Prediction = "eps",
-    weighting: Weighting = "uniform",
-) -> Tensor:
+    net_call: NetCall, z: Tensor, t: Tensor, noise: Tensor, schedule: Path,
+    prediction: Prediction = "eps", weighting: Weighting = "uniform",
+) -> Tensor:  # fmt: skip
     """Weighted mean squared error per sample (B,).   z, noise (B, ...); t (B,).   DDPM eq. 14."""
     x_t = add_noise(z, t, noise, schedule)
     error = (net_call(x_t, t) - target(z, t, noise, schedule, prediction)).square().flatten(1).mean(1)
@@ -118,7 +114,7 @@ def preference(errors: Tensor, reference: Tensor, *, beta: float = 2000.0) -> Te
     tensor([2.])
     """
     gain = errors - reference
-    return -torch.nn.functional.logsigmoid(-beta * (gain[0] - gain[1]))
+    return -nnf.logsigmoid(-beta * (gain[0] - gain[1]))
 
 
 def loss_by_bin(losses: Tensor, t: Tensor, schedule: Path, *, bins: int = 10) -> Tensor:

@@ -28,15 +28,6 @@ def langevin(
     return x
 
 
-def flow_and_trace(denoise: Denoiser, x: Tensor, sigma: float, probe: Tensor) -> tuple[Tensor, Tensor]:
-    """dx/dlog sigma = x - x0 (B, ...) and probe . (its Jacobian) probe (B,).   Song et al. 2021 eq. 40."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        slope = x - denoise(x, x.new_full((len(x),), sigma))
-        (product,) = torch.autograd.grad((slope * probe).sum(), x)
-    return slope.detach(), (product * probe).flatten(1).sum(1)
-
-
 def log_likelihood(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise, data_std: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -45,13 +36,21 @@ def log_likelihood(
     x (B, ...) lies at the last positive level of ``sigmas``, which Heun's method climbs; the prior at the first is N(0,
     sigmas[0]^2 + data_std^2).   ``noise`` gives one probe for the whole path, used by its signs (+1, -1).
     """
-    levels = sigmas[sigmas > 0].flip(0).tolist()
     probe = noise().to(x).sign()
-    gain = x.new_zeros(x.shape[0])
+
+    def flow_and_trace(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """dx/dlog sigma = x - x0 (B, ...) and probe . (its Jacobian) probe (B,).   Song et al. 2021 eq. 40."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            slope = x - denoise(x, x.new_full((len(x),), sigma))
+            (product,) = torch.autograd.grad((slope * probe).sum(), x)
+        return slope.detach(), (product * probe).flatten(1).sum(1)
+
+    levels, gain = sigmas[sigmas > 0].flip(0).tolist(), x.new_zeros(x.shape[0])
     for low, high in pairwise(levels):
         step = log(high / low)
-        slope, trace = flow_and_trace(denoise, x, low, probe)
-        slope_end, trace_end = flow_and_trace(denoise, x + step * slope, high, probe)
+        slope, trace = flow_and_trace(x, low)
+        slope_end, trace_end = flow_and_trace(x + step * slope, high)
         x = x + step * (slope + slope_end) / 2
         gain = gain + step * (trace + trace_end) / 2
     variance = levels[-1] ** 2 + data_std**2

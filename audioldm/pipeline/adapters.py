@@ -43,8 +43,9 @@ def parse(named: Named) -> tuple[Path, float]:
 def adapt(parts: Components, named: Sequence[Named]) -> None:
     """Run ``parts`` with these adapters and no others; every weight becomes W + sum of weight * delta(W).
 
-    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   Warns where one was
-    trained on other weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
+    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   How a student of few
+    steps wants to be sampled stands in its file, and becomes the default.   Warns where one was trained on other
+    weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
     """
     release(parts)
     if not named:
@@ -56,42 +57,33 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
         path = shipped if str(place) == place.name and shipped.is_file() and not place.exists() else place
         one = read(path, parts.unet)
         check_base(parts, str(path), one, weight)
-        sampling |= sampling_of(path, one)  # the last one counts
-        about = {"file": str(place), "sha256": sha256(path), "kind": one.kind}
+        try:
+            sampling |= json.loads(one.about.get("sampling", "{}"))  # the last one counts
+            Sampling().merged(**sampling)
+        except (ValueError, TypeError, AudioLDMError) as error:
+            raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
+        about = {"file": str(place), "sha256": sha256(path), "kind": one.kind, "weight": weight}
         if isinstance(one, Words):
             words.append(one)
-            applied.append({**about, "rank": len(one.rows), "weight": weight, "word": one.word})
+            applied.append({**about, "rank": len(one.rows), "word": one.word})
         else:
             changes.append((one, weight))
-            applied.append({**about, "rank": one.rank, "weight": weight})
+            applied.append({**about, "rank": one.rank})
     check_fit(parts.unet, changes)
     defaults = {name: getattr(parts.defaults, name) for name in sampling}
     vocabulary = merge_words(parts.clap, words) if words else None
     parts.engine.adapted = Adapted(applied, merge(parts.unet, changes), vocabulary, defaults)
-    sample_with(parts, sampling)
+    object.__setattr__(parts, "defaults", parts.defaults.merged(**sampling))
     parts.engine.reset()
 
 
-def sampling_of(path: Path, adapter: Adapter | Words) -> dict[str, Any]:
-    """How an adapter wants to be sampled: a student of few steps says so in its file."""
-    try:
-        settings: dict[str, Any] = json.loads(adapter.about.get("sampling", "{}"))
-        Sampling().merged(**settings)
-    except (ValueError, TypeError, AudioLDMError) as error:
-        raise AudioLDMError(f"{path}: its sampling cannot be read ({error}).", "Copy it again.") from None
-    return settings
-
-
-def sample_with(parts: Components, settings: dict[str, Any]) -> None:
-    object.__setattr__(parts, "defaults", parts.defaults.merged(**settings))
-
-
 def release(parts: Components) -> None:
-    if parts.adapted is not None:
-        unmerge(parts.unet, parts.adapted.weights)
-        if parts.adapted.vocabulary is not None:
-            unmerge_words(parts.clap, parts.adapted.vocabulary)
-        sample_with(parts, parts.adapted.sampling)
+    """The model itself again."""
+    if (adapted := parts.adapted) is not None:
+        unmerge(parts.unet, adapted.weights)
+        if adapted.vocabulary is not None:
+            unmerge_words(parts.clap, adapted.vocabulary)
+        object.__setattr__(parts, "defaults", parts.defaults.merged(**adapted.sampling))
         parts.engine.adapted = None
         parts.engine.reset()
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from audioldm.pipeline.adapters import Named
 from audioldm.pipeline.conditions import Conditions, encode
 from audioldm.pipeline.draws import resample_silent
 from audioldm.pipeline.longform import decode
-from audioldm.pipeline.run import Options, Run
+from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
 from audioldm.pipeline.stream import stream
 
@@ -37,7 +37,7 @@ class AudioLDM(Components):
         timeline: Sequence[Span] | None = None,
         loop: bool = False,
         batch_size: int | None = None,
-        **options: Unpack[Options],
+        **options: Any,
     ) -> Tensor:
         """Prompts (or conditions of one row) and a seed for each to waves (B, N).
 
@@ -60,7 +60,7 @@ class AudioLDM(Components):
     stream = stream
 
     def sample(
-        self, condition: Condition, empty: Condition, *, seeds: Sequence[int], **options: Unpack[Options]
+        self, condition: Condition, empty: Condition, *, seeds: Sequence[int], **options: Any
     ) -> Tensor:
         """Scaled latents (B, C, T, F), float32, under conditions of B rows; ``empty`` is what to steer away from."""
         run = Run.of(self, seeds, **options)

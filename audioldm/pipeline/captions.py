@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from audioldm.datasets.audio_text import AudioText
 from audioldm.datasets.decode import decode
@@ -16,12 +17,9 @@ from audioldm.nets.clap import TwoTowers, load_in_space
 from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 
-SECONDS = 5.12
-"""length of the windows that CLAP and the captioner learned from"""
-QUIET = 0.03
-"""a window whose peak is so small a part of its sound's is not captioned"""
-LONGEST = 120.0
-"""seconds of a file that are listened to"""
+SECONDS = 5.12  # length of the windows that CLAP and the captioner learned from
+QUIET = 0.03  # a window whose peak is so small a part of its sound's is not captioned
+LONGEST = 120.0  # seconds of a file that are listened to
 BATCH = 64
 NEAR = 3.0
 """what a caption gains by CLAP's cosine to the sound, in nats a token of its likelihood; chosen on held-out clips"""
@@ -52,10 +50,14 @@ class Captioning:
     @torch.no_grad()
     def __call__(self, waves: Tensor) -> list[Caption]:
         """Of waves (B, 1, N) at CLAP's rate, a caption each: of the search's, the likeliest that CLAP finds near."""
-        vector, frames = sound_features(self.clap, normalise_peak(waves.to(self.clap.device)))
+        vector, frames = self.features(waves)
         sequence = self.captioner.sequence(vector, frames)
         texts = self.choose(vector, *self.captioner.candidates(sequence, beams=self.beams))
         return [Caption(*pair) for pair in zip(texts, self.matches(sequence, texts), strict=True)]
+
+    def features(self, waves: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Each sound's vector (B, D) and, where the CLAP has them, its frames (B, T, E)."""
+        return sound_features(self.clap, normalise_peak(waves.to(self.clap.device)))
 
     def choose(self, vector: Tensor, tokens: Tensor, likely: Tensor) -> list[str]:
         """Of candidates (B, beams, L) one for each sound's vector (B, D)."""
@@ -63,9 +65,6 @@ class Captioning:
         near = (self.clap.embed_text(texts).unflatten(0, likely.shape) @ vector[:, :, None])[:, :, 0]
         best = (likely + NEAR * near).argmax(1).tolist()
         return [texts[row * self.beams + place] for row, place in enumerate(best)]
-
-    def sequence(self, waves: Tensor) -> Tensor:
-        return self.captioner.sequence(*sound_features(self.clap, normalise_peak(waves.to(self.clap.device))))
 
     @torch.no_grad()
     def matches(self, sequence: Tensor, texts: Sequence[str]) -> list[float]:
@@ -80,11 +79,11 @@ class Captioning:
         peak, size = wave.abs().max() if len(wave) else 0.0, int(SECONDS * rate)
         if peak < 1e-4:
             raise AudioLDMError(f"{path} is silent.", "Leave it out.", code=1)
-        pieces = [torch.nn.functional.pad(piece, (0, size - len(piece))) for piece in wave.split(size)]
-        loud = [place for place, piece in enumerate(pieces) if piece.abs().max() >= QUIET * peak]
-        captions = self(torch.stack([pieces[place] for place in loud])[:, None])
-        best = max(range(len(loud)), key=lambda place: captions[place].match)
-        return replace(captions[best], start=loud[best] * SECONDS)
+        windows = nnf.pad(wave, (0, -len(wave) % size)).unflatten(0, (-1, size))
+        loud = (windows.abs().amax(1) >= QUIET * peak).nonzero()[:, 0]
+        captions = zip(self(windows[loud][:, None]), loud.tolist(), strict=True)
+        best, place = max(captions, key=lambda pair: pair[0].match)
+        return replace(best, start=place * SECONDS)
 
 
 def better_captions(
@@ -96,12 +95,10 @@ def better_captions(
     """
     spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
     clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
-    for first in range(0, len(rows), BATCH):
-        part = range(first, min(first + BATCH, len(rows)))
-        waves = torch.stack([clips[(place, 0)][0] for place in part])
-        new = captioning(waves)
-        old = captioning.matches(captioning.sequence(waves), [rows[place].captions[0] for place in part])
-        for place, caption, fits in zip(part, new, old, strict=True):
-            row = rows[place]
+    for part in torch.arange(len(rows)).split(BATCH):
+        waves, some = torch.stack([clips[(place, 0)][0] for place in part.tolist()]), [rows[i] for i in part]
+        sequence = captioning.captioner.sequence(*captioning.features(waves))
+        old = captioning.matches(sequence, [row.captions[0] for row in some])
+        for row, caption, fits in zip(some, captioning(waves), old, strict=True):
             yield replace(row, captions=(caption.text,)) if caption.match > fits else row, caption, fits
         advance(len(part))

@@ -39,8 +39,12 @@ def encode(
     A model's prior draws from ``seeds`` the vector of a sound that a text may mean; without them texts stay texts.
     """
     prompts = [prompts] if isinstance(prompts, str | Condition) else prompts
-    count, texts = len(prompts), [isinstance(prompt, str) for prompt in prompts]
-    both = together(parts, [negative, *prompts])
+    count, texts = len(prompts), [prompt for prompt in prompts if isinstance(prompt, str)]
+    if len(texts) == count:
+        both = parts.encode_text([negative, *texts])
+    else:
+        each = (parts.encode_text([one]) if isinstance(one, str) else one for one in [negative, *prompts])
+        both = reduce(Condition.joined, [row.to(parts.device) for row in each])
     empty = both.rows(slice(0, 1)).trimmed().repeat(count)
 
     def drawn(condition: Condition, texts: Sequence[bool]) -> Condition:
@@ -51,19 +55,10 @@ def encode(
         return replace(condition, film=torch.where(rows, sounds.to(condition.film), condition.film))
 
     if not timeline:
-        return Conditions((drawn(both.rows(slice(1, None)).trimmed(), texts),), empty)
+        rows = drawn(both.rows(slice(1, None)).trimmed(), [isinstance(prompt, str) for prompt in prompts])
+        return Conditions((rows,), empty)
     spans = [drawn(parts.encode_text([span.prompt]).repeat(count), [True] * count) for span in timeline]
     return Conditions(tuple(spans), empty, tuple(timeline))
-
-
-def together(parts: Components, prompts: Sequence[str | Condition]) -> Condition:
-    """Prompts and ready conditions (of one row) in one condition, a row each."""
-    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-    if len(texts) == len(prompts):
-        return parts.encode_text(texts)
-    rows = [parts.encode_text([prompt]) if isinstance(prompt, str) else prompt for prompt in prompts]
-    first = next((part for part in rows[0].parts() if part is not None), None)
-    return reduce(Condition.joined, [row if first is None else row.to(first.device) for row in rows])
 
 
 def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:

@@ -1,13 +1,13 @@
 """Edits of a sound with a text-to-sound model: ``wave`` (N,) at the model's rate in, a wave out, any length.
 
-Every edit takes what ``Take`` lists: a seed, a guidance configuration, and the settings of ``Sampling``.   What an edit
-keeps is the input after the VAE, the vocoder and the phase refinement (its round trip); ``sounds.splice_into`` puts the
-untouched original back.   C channels, T latent frames, F bins, N samples.
+Every edit has as options a seed, ``guidance_config``, ``on_step`` and the settings of ``Sampling``, None the model's
+own.   What it keeps is the input after the VAE, the vocoder and the phase refinement (its round trip);
+``sounds.splice_into`` puts the untouched original back.   C channels, T latent frames, F bins, N samples.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from audioldm.diffusion import edit
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import longform
 from audioldm.pipeline.conditions import Conditions, encode, sound_condition
-from audioldm.pipeline.run import Options, Run
+from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
 from audioldm.ranges import SHARE
 from audioldm.signal.level import peak_of
@@ -40,12 +40,6 @@ Regions = Sequence[tuple[float, float]]
 """(from, to) in seconds."""
 
 
-class Take(Options, total=False):
-    """What every edit takes beside its own settings; what is None or left out comes from the model's ``defaults``."""
-
-    seed: int
-
-
 @dataclass(frozen=True)
 class Canvas:
     """A sound (N,) at the model's rate, brought to the level that the model knows: its latent (1, C, T, F), its run."""
@@ -58,7 +52,7 @@ class Canvas:
 
     @staticmethod
     def of(
-        parts: Components, wave: Tensor, run: Run | None = None, *, seed: int = 0, **options: Unpack[Options]
+        parts: Components, wave: Tensor, run: Run | None = None, *, seed: int = 0, **options: Any
     ) -> "Canvas":
         """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
 
@@ -146,7 +140,7 @@ def transfer(
     invert: bool = False,
     source: str = "",
     regions: Regions | None = None,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """Make ``wave`` sound like ``prompt``: add noise up to ``strength``, denoise under the prompt.   SDEdit, 2022.
 
@@ -169,13 +163,7 @@ def transfer(
 
 
 def inpaint(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt,
-    *,
-    regions: Regions,
-    rounds: int = 1,
-    **options: Unpack[Take],
+    parts: Components, wave: Tensor, prompt: Prompt, *, regions: Regions, rounds: int = 1, **options: Any
 ) -> Tensor:
     """Make ``regions`` anew so that they fit the rest, which comes back as its round trip.   RePaint, 2022.
 
@@ -196,7 +184,7 @@ def outpaint(
     before: float = 0.0,
     after: float = 0.0,
     rounds: int = 1,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """Let the sound begin ``before`` seconds earlier and go on ``after`` seconds longer.
 
@@ -222,7 +210,7 @@ def vary(
     *,
     strength: float = 0.6,
     regions: Regions | None = None,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """Another take of the same sound: SDEdit under the sound's own CLAP embedding, or under ``prompt``."""
     prompt = sound_condition(parts, wave) if prompt == "" else prompt
@@ -237,7 +225,7 @@ def morph(
     *,
     at: float | None = 0.5,
     strength: float = 0.6,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """The sound at ``at`` (0 first, 1 second) between two, as long as the shorter; None goes from one to the other.
 
@@ -272,7 +260,7 @@ def mix(
     gains: Sequence[float] | None = None,
     offsets: Sequence[float] | None = None,
     strength: float = 0.0,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """The sum of sounds, each at its gain (dB) and offset (seconds); ``strength`` above 0 renders it as one scene."""
     gains, offsets = gains or [0.0] * len(waves), offsets or [0.0] * len(waves)
@@ -287,12 +275,7 @@ def mix(
 
 
 def upscale(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt = "",
-    *,
-    cutoff: float | None = None,
-    **options: Unpack[Take],
+    parts: Components, wave: Tensor, prompt: Prompt = "", *, cutoff: float | None = None, **options: Any
 ) -> Tensor:
     """Super-resolution: the band above ``cutoff`` Hz (read off the spectrum if None) is made, the band below is kept.
 
@@ -334,7 +317,7 @@ def denoise(
     *,
     strength: float = 0.0,
     resynthesise: bool = False,
-    **options: Unpack[Take],
+    **options: Any,
 ) -> Tensor:
     """Turn noise down: first what is always there, then what the model does not believe in under ``prompt``.
 

@@ -89,8 +89,7 @@ def decode(
     seconds = frames * parts.spec.seconds_per_latent if seconds is None else seconds
     if frames <= window_frames(parts) and not loop:
         return parts.decode(latent, seconds=seconds, refine_phase=refine_phase)
-    window = window_frames(parts)
-    scale = parts.spec.stride * parts.spec.hop
+    window, scale = window_frames(parts), parts.spec.stride * parts.spec.hop
     weights, stride = tile_weights(window, scale)
     # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
     begins = starts(frames, min(window, frames), min(stride, max(1, frames // 2)), circular=loop)

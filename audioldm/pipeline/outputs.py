@@ -17,8 +17,7 @@ def check_writable(folder: Path) -> None:
     """Raise unless files can be made in ``folder``, or in the nearest folder above it that exists."""
     nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
+        tempfile.TemporaryFile(dir=nearest).close()
     except OSError as error:
         why = f"out={folder} cannot be written: {error.strerror}."
         raise AudioLDMError(why, "Choose another folder with --out.") from error

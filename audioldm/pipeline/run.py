@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from torch import Tensor
 
@@ -26,21 +26,6 @@ OnStep = Callable[[int, int], None]
 FADE = 0.5  # seconds over which neighbouring prompts of a timeline cross-fade
 
 
-class Options(TypedDict, total=False):
-    """What a run may be given: the fields of ``Sampling`` (None is the model's own), guidance, who sees progress."""
-
-    seconds: float | None
-    steps: int | None
-    sampler: str | None
-    grid: str | None
-    guidance: float | None
-    negative: str | None
-    refine_phase: int | None
-    retry_silent: int | None
-    guidance_config: GuidanceConfig | None
-    on_step: OnStep | None
-
-
 @dataclass(frozen=True)
 class Run:
     """Settings, noise, grid, guidance and progress of one use of the sampler."""
@@ -60,15 +45,16 @@ class Run:
         *,
         shape: Sequence[int] | None = None,
         loop: bool = False,
-        **options: Unpack[Options],
+        guidance_config: GuidanceConfig | None = None,
+        on_step: OnStep | None = None,
+        **options: Any,
     ) -> "Run":
         """A run over latents (C, T, F) of ``seeds``; None is as long as the settings say.
 
-        Raises AudioLDMError for settings that do not go together.
+        ``options`` are the fields of ``Sampling``, None the model's own.   Raises AudioLDMError where they do not go
+        together.
         """
-        guidance = options.pop("guidance_config", None) or GuidanceConfig()
-        on_step = options.pop("on_step", None)
-        settings = parts.defaults.merged(**options)
+        guidance, settings = guidance_config or GuidanceConfig(), parts.defaults.merged(**options)
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
         warn_of_unused(settings.negative, settings.guidance)
         warn_of_student(parts.defaults, settings)

@@ -16,7 +16,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from audioldm.datasets.decode import CANCEL, Reader, check_level, mono, opened, resample
+from audioldm.datasets.decode import CANCEL, check_level, mono, opened, resample
 from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
 from audioldm.signal.level import peak_of
@@ -25,13 +25,9 @@ from audioldm.signal.splice import splice
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}
 """Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
-CEILING = 10 ** (-0.1 / 20)
-"""largest sample of what is put into a sound: -0.1 dB of full scale"""
-LONGEST = 1800.0
-"""seconds of sound that an edit takes"""
-SHORTEST = 0.03
-MOST_VALUES = 2**28
-"""samples times channels: 1 GiB in memory"""
+CEILING = 10 ** (-0.1 / 20)  # largest sample of what is put into a sound: -0.1 dB of full scale
+SHORTEST, LONGEST = 0.03, 1800.0  # seconds of sound that an edit takes
+MOST_VALUES = 2**28  # samples times channels: 1 GiB in memory
 
 
 @dataclass(frozen=True)
@@ -41,8 +37,7 @@ class Sound:
     data: npt.NDArray[Any]
     rate: int
     subtype: str
-    gain_db: float = 0.0
-    """what the new parts of an edit were turned down by"""
+    gain_db: float = 0.0  # what the new parts of an edit were turned down by
 
     @property
     def seconds(self) -> float:
@@ -50,8 +45,7 @@ class Sound:
 
     def floats(self) -> npt.NDArray[np.float64]:
         """Samples (N, C) in [-1, 1]."""
-        scale = 2.0**31 if self.data.dtype == np.int32 else 1.0
-        return np.asarray(self.data, dtype=np.float64) / scale
+        return self.data.astype(np.float64) / (2.0**31 if self.data.dtype == np.int32 else 1.0)
 
     def mono(self, rate: int) -> Tensor:
         """The mean of the channels (N',), float32, at ``rate`` Hz."""
@@ -80,12 +74,15 @@ def read(path: str | Path) -> Sound:
         raise AudioLDMError(f"{path} is not a file.", "Name a sound file.")
     try:
         with opened(path, most=MOST_VALUES) as file:
-            rate, subtype = file.rate, file.subtype
-            most = min(LONGEST * rate, MOST_VALUES // file.channels)
-            blocks, length = blocks_of(file, most)
+            rate, subtype, length = file.rate, file.subtype, file.frames or 0
+            most = int(min(LONGEST * rate, MOST_VALUES // file.channels))
+            kind = "int32" if subtype in BITS else "float64" if subtype == "DOUBLE" else "float32"
+            blocks = [] if length > most else list(file.blocks(seconds=(most + 1) / rate, dtype=kind))
+        length = max(length, sum(map(len, blocks)))
         if length > most:
-            why = f"{path} has {length / rate:.0f} s."
-            raise AudioLDMError(why, f"Cut it to {most / rate:.0f} s or less.")
+            raise AudioLDMError(
+                f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less."
+            )
         if not blocks:
             raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
         if length < SHORTEST * rate:
@@ -95,18 +92,6 @@ def read(path: str | Path) -> Sound:
     except AudioLDMError as error:  # wrong use: nothing has begun
         raise AudioLDMError(error.message, error.hint) from error
     return sound
-
-
-def blocks_of(file: Reader, most: float) -> tuple[list[npt.NDArray[Any]], int]:
-    """What a file holds and its length, not much beyond ``most`` samples."""
-    length, blocks = file.frames or 0, list[npt.NDArray[Any]]()
-    kind = "int32" if file.subtype in BITS else "float64" if file.subtype == "DOUBLE" else "float32"
-    for block in file.blocks(dtype=kind) if length <= most else ():
-        blocks.append(block)
-        length = max(length, sum(map(len, blocks)))
-        if length > most:
-            break
-    return blocks, length
 
 
 def splice_into(
@@ -125,9 +110,8 @@ def splice_into(
     mixed = splice(base, gain * wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
     touched = mixed != base.numpy().T
     if sound.data.dtype == np.int32:  # rounded to its width and left-justified
-        bits = BITS[sound.subtype]
-        steps = np.rint(mixed * 2.0 ** (bits - 1)).clip(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)
-        mixed = steps * 2.0 ** (32 - bits)
+        full = 2.0 ** (BITS[sound.subtype] - 1)
+        mixed = np.rint(mixed * full).clip(-full, full - 1) * (2.0**31 / full)
     data = np.where(touched, mixed, sound.data).astype(sound.data.dtype)
     return replace(sound, data=data, gain_db=round(20 * log10(gain), 4))
 

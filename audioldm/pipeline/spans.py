@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from audioldm.errors import AudioLDMError
 
-FORM = 'Write "0-5 rain; 5-12 thunder", in seconds.'
+FORM = 'Write "0-5 rain; 5-12 thunder", in seconds, from 0 on and without gaps.'
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ def parse_schedule(text: str) -> list[Span]:
             raise AudioLDMError(f"schedule: {part!r} is not FROM-TO PROMPT.", FORM)
         span, expected = Span(float(match[1]), float(match[2]), match[3]), spans[-1].end if spans else 0.0
         if span.begin != expected:
-            why = f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s."
-            raise AudioLDMError(why, "Start at 0, and let each part begin where the one before ends.")
+            raise AudioLDMError(
+                f"schedule: {part!r} begins at {span.begin:g} s, not at {expected:g} s.", FORM
+            )
         if span.end <= span.begin:
-            raise AudioLDMError(f"schedule: {part!r} ends before it begins.", "Give FROM below TO.")
+            raise AudioLDMError(f"schedule: {part!r} ends before it begins.", FORM)
         spans.append(span)
     if not spans:
         raise AudioLDMError("schedule is empty.", FORM)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +14,13 @@ from audioldm.diffusion.windows import WINDOW, starts
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.conditions import encode
 from audioldm.pipeline.longform import decode, tile_weights, window_frames
-from audioldm.pipeline.run import Options, Run
+from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
 
 
 @torch.no_grad()
 def stream(
-    parts: Components,
-    prompt: str,
-    *,
-    seed: int = 0,
-    timeline: Sequence[Span] | None = None,
-    **options: Unpack[Options],
+    parts: Components, prompt: str, *, seed: int = 0, timeline: Sequence[Span] | None = None, **options: Any
 ) -> Iterator[Tensor]:
     """The pieces (N,) of one sound, each as soon as nothing can change it; joined, they are the sound of a call.
 

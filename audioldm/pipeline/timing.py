@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+import timeit
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ def wait(device: torch.device) -> None:
 
 def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -> dict[str, Usage]:
     """What each of ``PARTS`` took in ``run()``, and "all"; ``count`` also counts operations, which is slower."""
-    usage = {part: Usage() for part in (*PARTS, "all")}
+    usage, plain = {part: Usage() for part in (*PARTS, "all")}, parts.engine.functions
 
     def watched(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **named: Any) -> Any:
@@ -54,9 +55,8 @@ def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -
 
         return call
 
-    plain, begin = parts.engine.functions, time.perf_counter()
     calls = {name: watched(part, getattr(plain, name)) for part, name in CALLS.items()}
-    parts.engine.functions = replace(plain, **calls)
+    parts.engine.functions, begin = replace(plain, **calls), time.perf_counter()
     try:
         run()
     finally:
@@ -68,18 +68,15 @@ def trace(parts: "Components", run: Callable[[], Any], *, count: bool = False) -
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1024) -> float:
-    """Operations a second of a large matrix product here, the best of at most ten in a second."""
+    """Operations a second of a large matrix product here, the best of ten."""
     size = size * (8 if device.type == "cuda" else 1)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    a @ b
-    times: list[float] = []
-    while len(times) < 10 and sum(times) < 1.0:
-        wait(device)
-        start = time.perf_counter()
+
+    def product() -> None:
         a @ b
         wait(device)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+
+    return 2 * size**3 / min(timeit.repeat(product, number=1, repeat=10))
 
 
 def peak_mib(device: torch.device) -> float:

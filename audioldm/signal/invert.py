@@ -9,8 +9,8 @@ from torch.nn import functional as nnf
 from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import AudioSpec
 
-FIRST, LATER = 20, 3  # Steps of ``fitted`` before the first round of a phase refinement, and in each.
-NOISE = 0.7  # Share of noise that a phase refinement begins with.
+FIRST, LATER = 20, 3  # steps of ``fitted`` before the first round of a phase refinement, and in each
+NOISE = 0.7  # share of noise that a phase refinement begins with
 FLOOR = 0.5
 """Nepers above the log-mel's floor that still count as the floor: nets come that near to it, and sounds lie above."""
 MOMENTUM = 0.99
@@ -41,18 +41,19 @@ def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, gen
     """
     samples = mel.shape[-2] * spec.hop
     drawn = torch.randn(1, samples, generator=generator, device=generator.device).to(mel)
-    parts = []
-    for sound in (wave[:, 0], drawn.expand(len(mel), -1)):
-        values = spectrum(sound, spec)
-        levelled = torch.polar(fitted(values.abs(), mel, spec, FIRST), values.angle())
-        parts.append(inverse(levelled, spec, samples))
-    sound = (1 - NOISE) * parts[0] + NOISE * parts[1]
-    before = None
-    for _ in range(rounds):
+
+    def levelled(sound: Tensor, steps: int, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The sound with the mel's magnitudes and its own phases, gone on from those of ``before``; its spectrum."""
         values = spectrum(sound, spec)
         ahead = values if before is None else values + MOMENTUM * (values - before)
-        sound = inverse(torch.polar(fitted(values.abs(), mel, spec, LATER), ahead.angle()), spec, samples)
-        before = values
+        return inverse(
+            torch.polar(fitted(values.abs(), mel, spec, steps), ahead.angle()), spec, samples
+        ), values
+
+    tones, noise = (levelled(sound, FIRST)[0] for sound in (wave[:, 0], drawn.expand(len(mel), -1)))
+    sound, before = (1 - NOISE) * tones + NOISE * noise, None
+    for _ in range(rounds):
+        sound, before = levelled(sound, LATER, before)
     return sound[:, None]
 
 
@@ -71,10 +72,7 @@ def fitted(magnitude: Tensor, mel: Tensor, spec: AudioSpec, steps: int) -> Tenso
 
 
 def energies(mel: Tensor, spec: AudioSpec) -> Tensor:
-    """What a log-mel (..., T, F) says of the bands: its exponential, but nothing where it lies at its floor.
-
-    The floor itself, made sound, would fill digital silence with hiss.
-    """
+    """exp(mel) (..., T, F), but 0 where a log-mel lies at its floor, which would fill digital silence with hiss."""
     return mel.exp().masked_fill(mel < math.log(spec.floor) + FLOOR, 0.0)
 
 

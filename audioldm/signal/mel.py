@@ -28,18 +28,6 @@ def spectrum(
     return torch.stft(padded, *sizes, window=window, center=False, return_complex=True)
 
 
-def magnitude(wave: Tensor, spec: AudioSpec, window: Tensor) -> Tensor:
-    """|STFT| of ``wave`` (B, 1, N), mirrored at its ends, as (B, 1, K, N // hop).
-
-    Raises ValueError for a waveform that is too short to reflect (``spec.pad`` samples or fewer).
-    """
-    if wave.dim() != 3 or wave.shape[1] != 1:
-        raise ValueError(f"wave must be (B, 1, N), got {tuple(wave.shape)}")
-    if wave.shape[-1] <= spec.pad:
-        raise ValueError(f"wave has {wave.shape[-1]} samples; reflect padding needs more than {spec.pad}")
-    return spectrum(wave[:, 0], spec, window=window, mode="reflect").abs()[:, None]
-
-
 def log_mel(wave: Tensor, spec: AudioSpec) -> Tensor:
     """Natural log of the magnitude mel, clamped at ``spec.floor``: (B, 1, N) to (B, 1, N // hop, F)."""
     return LogMel(spec).to(wave)(wave)
@@ -58,6 +46,10 @@ class LogMel(nn.Module):
         self.register_buffer("bank", filterbank(spec), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """(B, 1, N) to (B, 1, T, F); T = N // hop."""
-        mel = self.bank @ magnitude(wave, self.spec, self.window)
-        return mel.clamp(min=self.spec.floor).log().transpose(-1, -2)
+        """(B, 1, N) to (B, 1, T, F), the ends mirrored; ValueError for ``spec.pad`` samples or fewer."""
+        if wave.dim() != 3 or wave.shape[1] != 1:
+            raise ValueError(f"wave must be (B, 1, N), got {tuple(wave.shape)}")
+        if wave.shape[-1] <= self.spec.pad:
+            raise ValueError(f"wave has {wave.shape[-1]} samples; reflecting needs more than {self.spec.pad}")
+        magnitude = spectrum(wave[:, 0], self.spec, window=self.window, mode="reflect").abs()[:, None]
+        return (self.bank @ magnitude).clamp(min=self.spec.floor).log().transpose(-1, -2)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.signal.mel import filterbank
+from audioldm.signal.invert import inverse
+from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import AudioSpec
 
 TAPS = 511
 """Length of the crossover's filter: with Kaiser's beta 10 it falls by 100 dB within 0.026 of half the rate (200 Hz)."""
-BLOCK = 2000  # STFT frames held at once.
+BLOCK, CONTEXT = 2000, 32  # STFT frames held at once, and beside them
 
 
 def splice(
@@ -65,20 +66,13 @@ def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec, *, fl
     clamp(quieter / mel, floor, 1).   T frames cover the wave; they are taken a block at a time.
     """
     bank = filterbank(spec).to(wave)
-    reach = bank.sum(0)
-    covered = reach > 0  # the lowest and the highest bin belong to no band
-    share = torch.where(covered, bank / reach.clamp(min=1e-12), 0)
-    gain = (quieter - mel).exp().clamp(floor, 1.0)[0, 0] @ share + (~covered).to(wave)
-    window = torch.hann_window(spec.win).to(wave)
-    length = (len(gain) - 1) * spec.hop + spec.n_fft
-    padded = nnf.pad(wave, (spec.pad, max(0, length - spec.pad - wave.shape[-1])))
-    total, mass = torch.zeros(2, length, dtype=wave.dtype)
+    reach = bank.sum(0)  # the lowest and the highest bin belong to no band, and stay
+    share = torch.where(reach > 0, bank / reach.clamp(min=1e-12), 0)
+    gain = (quieter - mel).exp().clamp(floor, 1.0)[0, 0] @ share + (reach == 0).to(wave)
+    padded, hop, pieces = nnf.pad(wave, (0, len(gain) * spec.hop - len(wave))), spec.hop, list[Tensor]()
     for first in range(0, len(gain), BLOCK):
-        part = gain[first : first + BLOCK]
-        begin, size = first * spec.hop, (len(part) - 1) * spec.hop + spec.n_fft
-        frames = padded[begin : begin + size].unfold(0, spec.n_fft, spec.hop) * window
-        changed = torch.fft.irfft(torch.fft.rfft(frames) * part, n=spec.n_fft) * window
-        for into, frame in ((total, changed), (mass, window.square().expand(len(part), -1))):
-            parts = nnf.fold(frame.T[None], (1, size), (1, spec.n_fft), stride=(1, spec.hop))
-            into[begin : begin + size] += parts[0, 0, 0]
-    return (total / mass.clamp(min=1e-8))[spec.pad : spec.pad + wave.shape[-1]]
+        begin, end = max(0, first - CONTEXT), min(len(gain), first + BLOCK + CONTEXT)
+        values = spectrum(padded[None, begin * hop : end * hop], spec) * gain[begin:end].T
+        piece = inverse(values, spec, (end - begin) * hop)[0]
+        pieces.append(piece[(first - begin) * hop :][: BLOCK * hop])
+    return torch.cat(pieces)[: len(wave)]
