@@ -51,13 +51,7 @@ def resample_silent(generate: Call) -> Call:
         **options: Any,
     ) -> Tensor:
         prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
-        if len(prompts) != len(seeds) or not prompts:
-            why = f"{len(prompts)} prompts but {len(seeds)} seeds."
-            raise AudioLDMError(why, "Give one seed for each prompt.")
-        if wrong := [seed for seed in seeds if not 0 <= seed < MOST_SEEDS]:
-            raise AudioLDMError(f"seed={wrong[0]} is not a seed.", "Use 0 or more, below 2^62.")
-        if batch_size is not None and batch_size < 1:
-            raise AudioLDMError(f"batch_size={batch_size} is not a number of clips.", "Use 1 or more.")
+        check_draws(prompts, seeds, batch_size)
         # on the CPU kernels round differently for other sizes, and a seed gives the same bytes beside any others
         size = batch_size or (1 if parts.device.type == "cpu" else len(prompts))
         retries = parts.defaults.merged(retry_silent=options.get("retry_silent")).retry_silent
@@ -82,3 +76,13 @@ def resample_silent(generate: Call) -> Call:
         return waves
 
     return cast(Call, call)
+
+
+def check_draws(prompts: Sequence[str | Condition], seeds: Sequence[int], batch_size: int | None) -> None:
+    if len(prompts) != len(seeds) or not prompts:
+        why = f"{len(prompts)} prompts but {len(seeds)} seeds."
+        raise AudioLDMError(why, "Give one seed for each prompt.")
+    if wrong := [seed for seed in seeds if not 0 <= seed < MOST_SEEDS]:
+        raise AudioLDMError(f"seed={wrong[0]} is not a seed.", "Use 0 or more, below 2^62.")
+    if batch_size is not None and batch_size < 1:
+        raise AudioLDMError(f"batch_size={batch_size} is not a number of clips.", "Use 1 or more.")
