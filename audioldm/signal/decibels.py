@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.audio_utils import hertz_to_mel
 
 from audioldm.signal.mel import log_mel
 from audioldm.spec import AudioSpec
@@ -20,7 +19,13 @@ def mel_decibels(wave: npt.NDArray[np.float32], spec: AudioSpec) -> npt.NDArray[
 
 
 def mel_position(hertz: npt.ArrayLike, spec: AudioSpec) -> npt.NDArray[np.float64]:
-    """Where ``hertz`` lies among the bands 0 .. F-1 of Slaney's mel scale (Auditory Toolbox, 1998)."""
-    places = np.concatenate([[spec.fmin, spec.fmax], np.ravel(hertz)])
-    low, high, *mels = hertz_to_mel(places, mel_scale="slaney")
-    return np.reshape((np.array(mels) - low) / (high - low) * (spec.mels + 1) - 1, np.shape(hertz))
+    """Where ``hertz`` lies among the bands 0 .. F-1 of Slaney's mel scale (see ``slaney``)."""
+    low, high = slaney(spec.fmin), slaney(spec.fmax)
+    return np.asarray((slaney(hertz) - low) / (high - low) * (spec.mels + 1) - 1)
+
+
+def slaney(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Slaney's mel: 200/3 Hz per mel to 1 kHz, then 27 mels per factor of 6.4.   Auditory Toolbox, 1998."""
+    value = np.asarray(hertz, dtype=np.float64)
+    upper = 15 + 27 * np.log(np.maximum(value, 1000) / 1000) / np.log(6.4)
+    return np.where(value < 1000, value * 3 / 200, upper)
