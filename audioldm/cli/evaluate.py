@@ -313,10 +313,9 @@ class Protocol(Force, Rows, Command):
     \b
     Examples:
       audioldm evaluate protocol data/raw/esc10.jsonl -o data/protocols/esc10-fold4.json --seconds 5
-      audioldm evaluate protocol test.csv -o data/protocols/audiocaps-test.json
     """
 
-    source: Path = argument(..., "A manifest (.jsonl), or AudioCaps' test.csv.")
+    source: Path = argument(..., "A manifest (.jsonl).")
     out: Path = option(..., "The protocol (.json).", "-o", "FILE")
     seconds: float | None = option(None, "Length of every clip.  [default: open]", POSITIVE)
     gain: Gain = option("peak", "Level of every clip.")
@@ -326,12 +325,9 @@ class Protocol(Force, Rows, Command):
 
         out, source = self.out, self.source
         check_free(out, force=self.force)
-        if source.suffix == ".csv":
-            written = protocols.of_audiocaps(source, name=out.stem)
-        else:
-            about = f"{source.name}, split {self.split}, caption {self.captions}"
-            frame = protocols.Protocol(out.stem, about, self.captions, self.seconds, self.gain, items=())
-            written = protocols.of_rows(self.read(source), frame)
+        about = f"{source.name}, split {self.split}, caption {self.captions}"
+        frame = protocols.Protocol(out.stem, about, self.captions, self.seconds, self.gain, items=())
+        written = protocols.of_rows(self.read(source), frame)
         written.write(out)
         show_text(f"{out}: {len(written.items)} clips, sha256 {written.sha256}")
 

@@ -189,12 +189,9 @@ class ClipSet:
 
     clips: list[Clip]
     facts: list[Facts]
-    rows: list[Tensor]
-    """(P, D) a clip, float64"""
-    logits: Tensor | None
-    """mean over patches (n, K)"""
-    tags: Tensor | None
-    """largest probability over patches (n, K)"""
+    rows: list[Tensor]  # (P, D) a clip, float64
+    logits: Tensor | None  # mean over patches (n, K)
+    tags: Tensor | None  # largest probability over patches (n, K)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -33,8 +33,7 @@ class Score(NamedTuple):
     high: float | None = None
     error: float | None = None
     r2: float | None = None
-    points: tuple[tuple[int, float], ...] | None = None
-    """(n, distance) of an extrapolation"""
+    points: tuple[tuple[int, float], ...] | None = None  # (n, distance) of an extrapolation
 
     def __str__(self) -> str:
         interval = "" if self.low is None else f" [{self.low:.3g}, {self.high:.3g}]"
@@ -131,10 +130,8 @@ class Report:
     """The result; ``about`` says under which conditions."""
 
     about: dict[str, Any]
-    lines: dict[str, list[Line]] = field(default_factory=dict)
-    """embedder's name -> rows"""
-    clips: list[dict[str, Any]] = field(default_factory=list)
-    """one a generated clip, for the CSV"""
+    lines: dict[str, list[Line]] = field(default_factory=dict)  # embedder's name -> rows
+    clips: list[dict[str, Any]] = field(default_factory=list)  # one a generated clip, for the CSV
     census: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

@@ -9,10 +9,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import nlargest
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -29,7 +28,7 @@ from audioldm.tables import csv_text, filled, lines, markdown, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
-Scores = dict[str, float]  # class -> mean over the clip
+Scores = dict[str, float]  # class -> mean over the clip, highest first
 ClipSource = Callable[[str, int], list[tuple[int, Path]]]
 """(prompt, number of seeds) -> (seed, file) of each clip"""
 
@@ -42,12 +41,6 @@ def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
     return {name: score for name, score in named if name != IGNORED}
 
 
-def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
-    """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
-    highest = nlargest(HIGHEST, scores, key=scores.__getitem__)
-    return [name for name in highest if scores[name] >= LEAST and fits(name, classes)]
-
-
 def fits(name: str, classes: Iterable[str]) -> bool:
     """Whether a class name begins with the whole words of one of ``classes``, whatever the case.
 
@@ -57,16 +50,20 @@ def fits(name: str, classes: Iterable[str]) -> bool:
     return any(re.match(re.escape(each) + r"(?!\w)", name, re.IGNORECASE) for each in classes)
 
 
-@dataclass(frozen=True)
-class Prompt:
+def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
+    """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
+    highest = sorted(scores, key=scores.__getitem__, reverse=True)[:HIGHEST]
+    return [name for name in highest if scores[name] >= LEAST and fits(name, classes)]
+
+
+class Prompt(NamedTuple):
     """One line of the list: the prompt, and the class names (or their first words) that count as right."""
 
     text: str
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """One clip: its five highest classes, the highest score of a class that fits, and the names that make it right."""
 
     file: str
@@ -75,11 +72,11 @@ class Judged:
     right: list[str]
     seed: int | None = None
 
-    @classmethod
-    def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
-        tags = {name: round(scores[name], 4) for name in nlargest(HIGHEST, scores, key=scores.__getitem__)}
-        fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
-        return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
+
+def judge(file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> Judged:
+    tags = {name: round(score, 4) for name, score in islice(scores.items(), HIGHEST)}
+    fit = next((score for name, score in scores.items() if fits(name, classes)), 0.0)
+    return Judged(file, tags, round(fit, 4), right_classes(scores, classes), seed)
 
 
 @dataclass
@@ -91,9 +88,13 @@ class Result:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        clips = [{**vars(clip), "right": bool(clip.right)} for clip in self.clips]
-        error = {"error": self.error} if self.error else {}
-        return {"name": self.name, **share([self]), "clips": clips, **error}
+        clips = [{**clip._asdict(), "right": bool(clip.right)} for clip in self.clips]
+        return {
+            "name": self.name,
+            **share([self]),
+            "clips": clips,
+            **({"error": self.error} if self.error else {}),
+        }
 
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
@@ -127,8 +128,10 @@ def existing(clips: Sequence[Clip], prompts: Sequence[Prompt]) -> tuple[ClipSour
     for clip in clips:
         paths[clip.caption.strip()].append(clip.path)
     extra = sorted(paths.keys() - {prompt.text for prompt in prompts})
-    left = f"left out: {len(extra)} prompts that the list does not have, {next(iter(extra), '')!r} first"
-    return lambda prompt, seeds: list(enumerate(paths[prompt][:seeds])), [left] * bool(extra)
+    left = [
+        f"left out: {len(extra)} prompts that the list does not have, {name!r} first" for name in extra[:1]
+    ]
+    return lambda prompt, seeds: list(enumerate(paths[prompt][:seeds])), left
 
 
 def evaluate_prompts(
@@ -136,17 +139,17 @@ def evaluate_prompts(
 ) -> Iterator[Result]:
     """Each prompt's clips; a prompt that fails, or a clip that cannot be read, says why and ends nothing."""
     for prompt in counted(prompts, "prompts"):
-        result = Result(prompt.text)
+        result, clips = Result(prompt.text), list[tuple[int, Path]]()
         try:
             with listening(lambda *_: None):  # the prompts are counted, not the clips of each
                 clips = source(prompt.text, seeds)
             result.error = "" if clips else "no clip"
         except AudioLDMError as error:
-            clips, result.error = [], str(error)
+            result.error = str(error)
         for seed, path in clips:
             try:
                 scores = class_scores(decode(path, RATE), RATE, yamnet)
-                result.clips.append(Judged.of(path.name, scores, prompt.classes, seed))
+                result.clips.append(judge(path.name, scores, prompt.classes, seed))
             except AudioLDMError as error:
                 result.error = str(error)
         yield result
@@ -171,11 +174,10 @@ def evaluate_real(
             wave = wave[: codec.spec.samples(codec.seconds)]
             wave = normalise_peak(pad(wave, (0, max(0, rate // 4 - len(wave)))))
             classes = by_caption.get(clip.caption.casefold(), every)
-            judged = Judged.of(clip.id, class_scores(wave, rate, yamnet), classes)
-            real.clips.append(judged)
-            if judged.right:
+            real.clips.append(judge(clip.id, class_scores(wave, rate, yamnet), classes))
+            if right := real.clips[-1].right:
                 scores = class_scores(codec.round_trip(wave)[: len(wave)], rate, yamnet)
-                trip.clips.append(Judged.of(clip.id, scores, judged.right))
+                trip.clips.append(judge(clip.id, scores, right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")
     return real, trip, findings
@@ -193,8 +195,7 @@ def share(results: Iterable[Result]) -> dict[str, Any]:
     return {"right": hits, "n": n, **means}
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The prompts' results, the rows of real clips, and ``about`` what was judged and by what."""
 
     results: list[Result]
@@ -215,30 +216,28 @@ class Report:
 
     def markdown(self) -> str:
         """Right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
-
-        def cells(results: Sequence[Result]) -> list[object]:
-            total = share(results)
-            if not total["n"]:
-                return [None] * 4
-            low, high = total["interval95"]
-            count = f"{total['right']} of {total['n']}"
-            return [count, total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]
-
-        rows = []
-        for result in [*self.results, *self.real]:
+        every, rows = Result("all prompts", list(chain(*(result.clips for result in self.results)))), []
+        for result in [*self.results, *self.real, every]:
+            total = share([result])
+            cells: list[object] = [result.name, *[None] * 4]
+            if total["n"]:
+                low, high = total["interval95"]
+                count = f"{total['right']} of {total['n']}"
+                cells[1:] = [count, total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]
             tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
             note = ", ".join(f"{name} {count}" for name, count in tags)
-            rows.append([result.name, *cells([result]), "; ".join(filter(None, (note, result.error)))])
-        mean = share(self.results)["mean_of_prompts"]
-        note = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
-        rows.append(["all prompts", *cells(self.results), note])
+            mean = share(self.results)["mean_of_prompts"]
+            if result is every:
+                note = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
+            rows.append([*cells, "; ".join(filter(None, (note, result.error)))])
         return markdown(["prompt", "right", "share", "95 %", "fit", "highest tags"], rows) + "\n"
 
     def csv(self) -> str:
         """A line a clip: prompt, seed, file, right, fit, and the five highest classes with their scores."""
         tags = [name for i in range(1, HIGHEST + 1) for name in (f"tag{i}", f"score{i}")]
-        pairs = ((result, clip) for result in [*self.results, *self.real] for clip in result.clips)
         rows = [
-            [r.name, c.seed, c.file, int(bool(c.right)), c.fit, *chain(*c.tags.items())] for r, c in pairs
+            [result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *chain(*clip.tags.items())]
+            for result in [*self.results, *self.real]
+            for clip in result.clips
         ]
         return csv_text(["prompt", "seed", "file", "right", "fit", *tags], rows)

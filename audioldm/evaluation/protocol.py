@@ -14,7 +14,7 @@ from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import CAPTIONS, GAINS, from_rows
 from audioldm.paths import write_text
-from audioldm.tables import is_text, read_object, read_table
+from audioldm.tables import is_text, read_object
 
 YOUTUBE, OPENSOUNDS = "youtube/", "opensounds/"
 
@@ -45,30 +45,24 @@ class Protocol:
         """
         by_key = {key_of(row, caption): (row, caption) for row in rows for caption in row.captions}
         present = [by_key[key] for key in self.items if key in by_key]
-        if (lost := len(self.items) - len(present)) and not allow_missing:
+        if (lost := len(self.items) - len(present)) and not (allow_missing and present):
             what = f"{lost} of the {len(self.items)} clips of protocol {self.name} are not in the manifest."
             raise AudioLDMError(what, "Get them, or --allow-missing to report on the others under another n.")
-        if not present:
-            raise AudioLDMError(f"The manifest has no clip of protocol {self.name}.", "Use its data set.")
         return [replace(row, captions=(caption,)) for row, caption in present]
 
 
-def item_key(name: str, start: float, caption: str) -> str:
-    """20 hexadecimal digits of sha256(recording, start in whole milliseconds, caption)."""
-    return hashlib.sha256(f"{name}\t{round(start * 1000)}\t{caption}".encode()).hexdigest()[:20]
-
-
 def key_of(row: Row, caption: str) -> str:
-    """A clip known by what is the same on every machine, with its caption.
+    """20 hexadecimal digits for a clip, known by what is the same on every machine, and its caption.
 
     That is the video of a clip from one (copies differ in bytes), the name of an open sound (the md5 of the bytes in
-    its package; the FLAC made of them may differ), else the file's sha256 and start.
+    its package; the FLAC made of them may differ), else the file's sha256; with its start in whole milliseconds.
     """
+    name, start = row.sha256 or row.group, row.start
     if row.group.startswith(YOUTUBE):
-        return item_key(row.group, 0.0, caption)
-    stem = OPENSOUNDS + Path(row.path).stem
-    name = stem if row.source.startswith(OPENSOUNDS) else row.sha256 or row.group
-    return item_key(name, row.start, caption)
+        name, start = row.group, 0.0
+    elif row.source.startswith(OPENSOUNDS):
+        name = OPENSOUNDS + Path(row.path).stem
+    return hashlib.sha256(f"{name}\t{round(start * 1000)}\t{caption}".encode()).hexdigest()[:20]
 
 
 def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
@@ -79,41 +73,19 @@ def of_rows(rows: Sequence[Row], template: Protocol) -> Protocol:
     return replace(template, items=tuple(keys))
 
 
-def of_audiocaps(path: Path, *, name: str = "audiocaps-test") -> Protocol:
-    """AudioCaps' test CSV: one caption a clip, the one with the lowest ``audiocap_id``; recordings are youtube ids."""
-    columns = ("audiocap_id", "youtube_id", "start_time", "caption")
-    table = read_table(path, need=columns, text=("caption",))
-    wrong = [str(omission) for omission in table.omitted]
-    for record in table.records:
-        if not (record.cells.keys() >= set(columns) and record.cells["audiocap_id"].isdecimal()):
-            wrong.append(record.where)
-    wrong += ["it has no rows"] * (not table.records)
-    if wrong:
-        raise AudioLDMError(f"{path} is no AudioCaps CSV: {wrong[0]}.", f"Its columns: {', '.join(columns)}.")
-    lowest: dict[tuple[str, str], str] = {}
-    for row in sorted((record.cells for record in table.records), key=lambda row: int(row["audiocap_id"])):
-        lowest.setdefault((row["youtube_id"], row["start_time"]), row["caption"])
-    keys = (item_key(YOUTUBE + video, 0.0, caption) for (video, _), caption in lowest.items())
-    about = "AudioCaps test, one caption a clip: the one with the lowest audiocap_id"
-    return Protocol(name, about, "first", 10.0, "peak", tuple(sorted(keys)))
-
-
 def read(path: Path) -> Protocol:
     """A protocol file; a list that is not the one of its hash is refused."""
-    content = read_object(path, "Get the file again, or make one.")
-    names = {*(field.name for field in fields(Protocol)), "sha256"}
-    if content.keys() != names:
-        raise AudioLDMError(f"{path} is no protocol.", f"Its fields: {', '.join(sorted(names))}.")
-    seconds, items = content["seconds"], content["items"]
+    again = "Get the file again, or make one."
+    content = read_object(path, again)
+    if content.keys() != {*(field.name for field in fields(Protocol)), "sha256"}:
+        raise AudioLDMError(f"{path} is no protocol: it has other fields.", again)
+    seconds, items, expected = content["seconds"], content["items"], content.pop("sha256")
     length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    texts = [content[name] for name in ("name", "about", "captions", "gain", "sha256")]
-    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS
-    if not (length and known and isinstance(items, list) and all(map(is_text, [*texts, *items]))):
-        what = f"{path} is no protocol: a field has another type or value."
-        raise AudioLDMError(what, "Get the file again.")
-    expected = content.pop("sha256")
-    protocol = Protocol(**{**content, "items": tuple(content["items"])})
+    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS and isinstance(items, list)
+    if not (length and known and all(map(is_text, [content["name"], content["about"], expected, *items]))):
+        raise AudioLDMError(f"{path} is no protocol: a field has another type or value.", again)
+    protocol = Protocol(**{**content, "items": tuple(items)})
     if protocol.sha256 != expected:
         what = f"{path} was changed: its list has sha256 {protocol.sha256[:12]}, not {expected[:12]}."
-        raise AudioLDMError(what, "Get the file again.")
+        raise AudioLDMError(what, again)
     return protocol

@@ -17,20 +17,16 @@ from audioldm.listening.folder import Rater, Test, answers_of
 from audioldm.metrics.interval import Estimate, Floats, Resamples, crossed_mean, interval
 from audioldm.metrics.ratings import Scale, bradley_terry, holm, krippendorff_alpha, signed_rank
 
-CATCH_SHARE = 0.75
-"""A rater must pass at least this share of the trials with a right answer."""
-POOR_SCORE = 2
-"""A damaged clip, or one under a wrong caption, must get this or less of 5."""
+CATCH_SHARE = 0.75  # a rater must pass at least this share of the trials with a right answer
+POOR_SCORE = 2  # a damaged clip, or one under a wrong caption, must get this or less of 5
 HIDDEN_REFERENCE = 90
 HIDDEN_REFERENCE_SHARE = 0.15
 """BS.1534-3: who rates the hidden reference below 90 on more than 15 % of the pages does not count."""
-CONSTANT_FROM = 8
-"""As many main trials with one and the same answer are no judgements."""
+CONSTANT_FROM = 8  # as many main trials with one and the same answer are no judgements
 AGREEMENT: dict[Task, Scale] = {"ab": "ordinal", "abx": "nominal", "mushra": "interval"}
 """Scale of Krippendorff's alpha; that of quality and relevance is ordinal."""
 STRENGTH_DRAWS = 2000
-Names = tuple[str, ...]
-"""a system, or a sorted pair"""
+Names = tuple[str, ...]  # a system, or a sorted pair
 
 
 @dataclass
@@ -159,8 +155,7 @@ class Outcome:
     alpha: float
     systems: list[Line] = field(default_factory=list)
     pairs: list[Line] = field(default_factory=list)
-    by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)
-    """prompt -> system or pair -> mean"""
+    by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)  # prompt -> system or pair -> mean
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; NaN becomes None."""

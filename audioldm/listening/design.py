@@ -24,10 +24,8 @@ METHODS: dict[str, tuple[Task, ...]] = {
 """Method to the tasks of its parts, in order: quality is judged before any caption is shown."""
 
 PAIRED: tuple[Task, ...] = ("ab", "abx")
-DAMAGED = "damaged:"
-"""Before a system's name: its clip made bad on purpose, for training and catch trials."""
-ANCHOR = "anchor3500"
-"""MUSHRA's low anchor: the reference without what is above 3.5 kHz (BS.1534)."""
+DAMAGED = "damaged:"  # before a system's name: its clip made bad on purpose, for training and catch trials
+ANCHOR = "anchor3500"  # MUSHRA's low anchor: the reference without what is above 3.5 kHz (BS.1534)
 SCALES: dict[Task, tuple[int, int]] = {"quality": (1, 5), "relevance": (1, 5), "mushra": (0, 100)}
 CHOICES: dict[Task, tuple[str, ...]] = {"ab": ("A", "B", "tie"), "abx": ("A", "B")}
 
@@ -40,8 +38,7 @@ class Trial:
     task: Task
     prompt: str
     slots: tuple[str, ...]
-    reference: str | None = None
-    """the version shown as such: MUSHRA's open reference"""
+    reference: str | None = None  # the version shown as such: MUSHRA's open reference
     caption_of: str | None = None
     """the prompt whose caption is shown, if any; another prompt's in a catch trial of relevance"""
 
@@ -68,8 +65,7 @@ class Design:
     prompts: tuple[str, ...]
     captions: tuple[str, ...]
     reference: str | None = None
-    per_rater: int = 0
-    """prompts each rater hears; 0 is all"""
+    per_rater: int = 0  # prompts each rater hears; 0 is all
     training: int = 2
     catch: int = 2
     secret: str = ""

@@ -37,8 +37,7 @@ class Test:
     folder: Path
     about: dict[str, Any]
     design: Design
-    clips: dict[str, dict[str, Any]]
-    """blind file name -> what it is"""
+    clips: dict[str, dict[str, Any]]  # blind file name -> what it is
 
     __test__ = False  # not a test case for pytest to collect
 

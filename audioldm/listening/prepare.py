@@ -24,8 +24,7 @@ from audioldm.progress import counted
 SHORTEST_SECONDS = 0.3
 UNEVEN = 0.1
 """Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
-MOST_SLOTS = 12
-"""BS.1534-3: more signals on a page cannot be compared"""
+MOST_SLOTS = 12  # BS.1534-3: more signals on a page cannot be compared
 BEEPS = (2, 3, 4, 5)
 
 

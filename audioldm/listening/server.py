@@ -33,10 +33,8 @@ STATIC = {
 }
 SLOTS = ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")
 """the sounds of a trial, and those of the volume check, perhaps with the number of the try"""
-MOST_BYTES = 16_384
-"""of a request's body: an answer has a few hundred"""
-MOST_CONNECTIONS = 256
-"""at a time; a rater's browser has a few"""
+MOST_BYTES = 16_384  # of a request's body: an answer has a few hundred
+MOST_CONNECTIONS = 256  # at a time; a rater's browser has a few
 
 
 class PageGate(Gate):

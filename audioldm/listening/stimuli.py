@@ -16,16 +16,12 @@ from audioldm.listening.design import ANCHOR, DAMAGED
 
 Wave = npt.NDArray[np.float32]
 
-RATE = 48_000
-"""Hz: what browsers play without resampling in their own way"""
-TARGET_LUFS = -23.0
-"""EBU R 128"""
-LARGEST_GAIN_DB = 30.0
-"""A quieter clip stays quieter than the target: its noise is not blown up further."""
+RATE = 48_000  # Hz: what browsers play without resampling in their own way
+TARGET_LUFS = -23.0  # EBU R 128
+LARGEST_GAIN_DB = 30.0  # a quieter clip stays quieter than the target: its noise is not blown up further
 PEAK_DBFS = -1.0
 FADE_SECONDS = 0.01
-ANCHOR_HZ = 3500.0
-"""BS.1534's low anchor; its 7 kHz anchor is nearly the whole band of a 16 kHz model."""
+ANCHOR_HZ = 3500.0  # BS.1534's low anchor; its 7 kHz anchor is nearly the whole band of a 16 kHz model
 
 
 def read(path: Path) -> Wave:

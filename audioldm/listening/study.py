@@ -13,8 +13,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.listening.design import METHODS, Trial, wrong_answer
 from audioldm.listening.folder import VOLUME_TRIES, Rater, Test, admit, answers_of, asked
 
-HEARD_SECONDS = 2.0
-"""A clip counts as heard after this long, or after nine tenths of it."""
+HEARD_SECONDS = 2.0  # a clip counts as heard after this long, or after nine tenths of it
 MOST_RATERS = 10_000
 DEVICES = ("headphones", "earphones", "loudspeakers")
 
@@ -29,10 +28,8 @@ class Session(NamedTuple):
     """How a trial was taken.   ``played`` is the seconds of each clip, None from a notebook, which cannot know."""
 
     played: Any = None
-    seconds: Any = None
-    """for which the page was open"""
-    switches: Any = 0
-    """how often another clip was started"""
+    seconds: Any = None  # for which the page was open
+    switches: Any = 0  # how often another clip was started
     source: str = "page"
 
     def checked(self, count: int, need: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``audioldm mcp``: the model as tools for an agent, over standard input and output (Model Context Protocol)."""
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from audioldm.cli.options.groups import ModelOptions, Output
 from audioldm.errors import AudioLDMError
 
 if TYPE_CHECKING:
-    from audioldm.serve.service import Result, Service
+    from audioldm.serve.service import Service
 
 
 class Agent(Command):
@@ -49,42 +49,44 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
     from mcp.server import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
+    from audioldm.pipeline.captions import Captioning
+    from audioldm.serve.jobs import Job
     from audioldm.serve.service import EditRequest
 
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
+    output = Output(out=out, figure=False, force=True)
 
-    def tool(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Offer a function; its refusals reach the agent, which may then ask again."""
+    @contextmanager
+    def refusals() -> Iterator[None]:  # reach the agent, which may then ask again
+        try:
+            yield
+        except AudioLDMError as error:
+            raise ToolError(str(error)) from error
 
-        @wraps(function)
-        def call(*values: Any, **named: Any) -> Any:
-            try:
-                return function(*values, **named)
-            except AudioLDMError as error:
-                raise ToolError(str(error)) from error
-
-        server.tool()(call)
-        return function
-
-    def saved(
-        result: "Result", prompt: str, title: str, seed: int, settings: dict[str, Any]
-    ) -> dict[str, Any]:
-        output = Output(out=out, figure=False, force=True)
+    def saved(job: Job, prompt: str, title: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+        result = job.future.result()
         record = service.save(result, prompt, title, seed, settings, output)
         place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
         return {"file": str(place), "seconds": seconds, "seed": seed, "notes": result.notes}
 
-    @tool
+    def present(file: str) -> str:
+        if not Path(file).is_file():
+            raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
+        return file
+
+    @server.tool()
+    @refusals()
     def generate(
         prompt: str, seconds: float | None = None, seed: int = 0, negative: str | None = None, steps: int | None = None
     ) -> dict[str, Any]:  # fmt: skip
         """Make a sound from words; the same seed gives the same sound. Returns the file that was written."""
         named = {"seconds": seconds, "negative": negative, "steps": steps}
         settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-        result = service.generating(prompt, seed=seed, **settings).future.result()
-        return saved(result, prompt.strip(), prompt.strip(), seed, settings)
+        job = service.generating(prompt, seed=seed, **settings)
+        return saved(job, prompt.strip(), prompt.strip(), seed, settings)
 
-    @tool
+    @server.tool()
+    @refusals()
     def edit(
         file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
         seconds: float = 0.0, seed: int = 0,
@@ -94,29 +96,17 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
         """
         request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
         sound = service.prepared(request)
-        result = service.editing(request, sound, seed=seed).future.result()
-        return saved(result, prompt, request.title, seed, request.record(sound, {}))
+        job = service.editing(request, sound, seed=seed)
+        return saved(job, prompt, request.title, seed, request.record(sound, {}))
 
     if captioner is not None:
-        tool(describer(service, captioner))
+        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+
+        @server.tool()
+        @refusals()
+        def describe(file: str) -> dict[str, Any]:
+            """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
+            job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
+            return dict(service.jobs.submit(job).future.result())
+
     return server
-
-
-def describer(service: "Service", captioner: Path) -> Callable[[str], dict[str, Any]]:
-    from audioldm.pipeline.captions import Captioning
-    from audioldm.serve.jobs import Job
-
-    captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
-
-    def describe(file: str) -> dict[str, Any]:
-        """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
-        job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
-        return dict(service.jobs.submit(job).future.result())
-
-    return describe
-
-
-def present(file: str) -> str:
-    if not Path(file).is_file():
-        raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
-    return file

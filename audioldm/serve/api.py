@@ -27,8 +27,7 @@ from audioldm.serve.service import EditRequest, Result, Service
 
 Format = Literal["wav", "flac", "mp3", "ogg"]
 KINDS = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "ogg": "audio/ogg"}
-FORM_BYTES = 2**16
-"""that a request may have beside an uploaded sound"""
+FORM_BYTES = 2**16  # that a request may have beside an uploaded sound
 
 
 class Settings(BaseModel):

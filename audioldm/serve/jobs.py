@@ -2,19 +2,15 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
-from functools import partial
-from queue import SimpleQueue
 from threading import Condition, Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from audioldm.errors import AudioLDMError
 
-PAUSE = 0.01
-"""seconds without a further request after which a batch that is not full begins"""
-OnStep = Callable[[int, int], None]
-"""(steps done, steps in all)"""
+PAUSE = 0.01  # seconds without a further request after which a batch that is not full begins
+OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 Work = Callable[[list[Any], OnStep], Sequence[Any]]
 """What several jobs ask for, to their results in the same order; it calls ``on_step`` often enough to be stopped."""
 
@@ -27,12 +23,14 @@ class BusyError(AudioLDMError):
     """There is no place in the queue, or it is closing."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """Steps done, and steps in all."""
 
     done: int
     steps: int
+
+
+NONE = Progress(0, 0)
 
 
 @dataclass(eq=False)
@@ -42,7 +40,7 @@ class Job:
     work: Work
     item: Any
     key: Hashable = None
-    on_step: OnStep | None = None
+    progress: Progress = NONE
     future: "Future[Any]" = field(default_factory=Future)
     stopping: Event = field(default_factory=Event)
 
@@ -59,10 +57,8 @@ class Jobs:
         self.most, self.batch = most, batch
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
-        self.counts: Counter[str] = Counter()
-        """jobs done, failed and stopped; batches"""
-        self.closing = False
-        self.changed = Condition()
+        self.counts: Counter[str] = Counter()  # jobs done, failed and stopped; batches
+        self.closing, self.changed = False, Condition()
         self.thread = Thread(target=self.run, daemon=True)
         self.thread.start()
 
@@ -109,55 +105,53 @@ class Jobs:
 
     def finish(self, group: list[Job]) -> None:
         """Do jobs together; where that fails each is done alone, so that only what fails alone is lost."""
-        try:
-            results = group[0].work([job.item for job in group], partial(report, group))
-        except Exception as error:  # raised again for whoever waits
-            if len(group) == 1 or isinstance(error, Stopped):
-                self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
-                for job in group:
-                    job.future.set_exception(error)
-                return
+
+        def on_step(done: int, steps: int) -> None:
+            if all(job.stopping.is_set() for job in group):
+                raise Stopped
             for job in group:
-                self.finish([job])
+                job.progress = Progress(done, steps)
+
+        try:
+            results = group[0].work([job.item for job in group], on_step)
+        except Exception as error:  # raised again for whoever waits
+            if len(group) > 1 and not isinstance(error, Stopped):
+                for job in group:
+                    self.finish([job])
+                return
+            self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
+            for job in group:
+                job.future.set_exception(error)
             return
         for job, result in zip(group, results, strict=True):
             self.counts["done"] += 1
             job.future.set_result(result)
 
 
-def report(group: list[Job], done: int, steps: int) -> None:
-    if all(job.stopping.is_set() for job in group):
-        raise Stopped
-    for job in group:
-        if job.on_step:
-            job.on_step(done, steps)
-
-
-def watch(submits: Sequence[Callable[..., Job]]) -> Generator[Progress, None, list[Any]]:
-    """Submit jobs by ``submit(on_step=...)``; progress after every step, then returns all results.
+def watch(submits: Sequence[Callable[[], Job]], every: float = 0.1) -> Generator[Progress, None, list[Any]]:
+    """Submit jobs; their progress ``every`` so many seconds where there was any, then returns all results.
 
     What one raises is raised.   Closing the generator stops the jobs at their next step and waits for that.
 
     >>> jobs = Jobs()
     >>> work = lambda items, on_step: on_step(1, 2) or items
-    >>> list(watch([lambda on_step: jobs.submit(Job(work, "sound", on_step=on_step))]))
+    >>> list(watch([lambda: jobs.submit(Job(work, "sound"))]))
     [Progress(done=1, steps=2)]
     """
-    news: SimpleQueue[tuple[int, int, int] | Future[Any]] = SimpleQueue()
-    jobs: list[Job] = []
-    done, left = [0] * len(submits), len(submits)
+    jobs, last = list[Job](), NONE
     try:
-        for place, submit in enumerate(submits):
-            jobs.append(submit(on_step=lambda step, steps, place=place: news.put((place, step, steps))))
-            jobs[-1].future.add_done_callback(news.put)
-        while left:  # a job's end comes after its last step
-            if isinstance(step := news.get(), Future):
-                step.result()
-                left -= 1
-                continue
-            done[step[0]] = step[1]
-            yield Progress(sum(done), len(jobs) * step[2])
-        return [job.future.result() for job in jobs]
+        jobs += [submit() for submit in submits]
+        futures = [job.future for job in jobs]
+        while True:
+            ended, left = wait(futures, timeout=every, return_when=FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            steps = max(job.progress.steps for job in jobs)
+            now = Progress(sum(job.progress.done for job in jobs), len(jobs) * steps)
+            if now != last:
+                yield (last := now)
+            if not left:
+                return [future.result() for future in futures]
     finally:
         for job in jobs:
             job.stop()

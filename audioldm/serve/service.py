@@ -38,10 +38,8 @@ class Limits:
     takes: int = 4
     steps: int = 200
     upload_mb: int = 20
-    decoded_mb: int = 256
-    """of an upload's samples, as 64-bit numbers"""
-    waiting: int = 32
-    """requests that may wait"""
+    decoded_mb: int = 256  # of an upload's samples, as 64-bit numbers
+    waiting: int = 32  # requests that may wait
 
 
 class Result(NamedTuple):
@@ -54,8 +52,7 @@ class Result(NamedTuple):
 
 Take = dict[str, Any]
 """a result: its sidecar's record, with the names of its files as ``audio``, ``figure`` and ``sidecar``"""
-Takes = Iterator[Progress | list[Take]]
-"""progress, and at last the takes"""
+Takes = Iterator[Progress | list[Take]]  # progress, and at last the takes
 
 
 @dataclass(frozen=True)
@@ -120,18 +117,17 @@ class Service:
     pipe: AudioLDM
     limits: Limits = Limits()
     jobs: Jobs = field(default_factory=Jobs)
-    out: Path = Path()
-    """for the files of the page: uploads, results, trainings"""
+    out: Path = Path()  # for the files of the page: uploads, results, trainings
 
     @property
     def results(self) -> Path:
         return self.out / "results"
 
-    def generating(self, prompt: str, *, seed: int, on_step: OnStep | None = None, **settings: Any) -> Job:
+    def generating(self, prompt: str, *, seed: int, **settings: Any) -> Job:
         """Submit a sound of ``prompt``.   Raises AudioLDMError."""
         self.check(prompt, seed=seed, **settings)
         key = (self.pipe, *sorted(settings.items()))
-        return self.jobs.submit(Job(partial(self.sample, settings), (prompt.strip(), seed), key, on_step))
+        return self.jobs.submit(Job(partial(self.sample, settings), (prompt.strip(), seed), key))
 
     def streaming(self, prompt: str, emit: Callable[[Tensor], None], *, seed: int, **settings: Any) -> Job:
         """Submit a sound whose pieces (N,) go to ``emit`` as they are done.   Raises AudioLDMError."""
@@ -167,15 +163,7 @@ class Service:
         self.check(takes=request.takes, seed=request.seed, seconds=length, **settings)
         return sound
 
-    def editing(
-        self,
-        request: EditRequest,
-        sound: sounds.Sound,
-        *,
-        seed: int,
-        on_step: OnStep | None = None,
-        **settings: Any,
-    ) -> Job:
+    def editing(self, request: EditRequest, sound: sounds.Sound, *, seed: int, **settings: Any) -> Job:
         """Submit an edit that was checked."""
         notes, rate = list[str](), self.pipe.spec.rate
 
@@ -187,7 +175,7 @@ class Service:
             file = request.command(sound.seconds).spliced(sound, wave, self.pipe)
             return [Result(file.mono(rate), notes, file)]
 
-        return self.jobs.submit(Job(work, None, on_step=on_step))
+        return self.jobs.submit(Job(work, None))
 
     def opened(self, path: str | None) -> sounds.Sound:
         """An uploaded sound, recognised by its content and not by its name; refused before it fills the memory."""

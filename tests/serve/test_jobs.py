@@ -9,22 +9,27 @@ from audioldm.serve.jobs import BusyError, Job, Jobs, Progress, Stopped, watch
 
 
 def submits(jobs, work):
-    return [lambda on_step: jobs.submit(Job(work, "sound", on_step=on_step))]
+    return [lambda: jobs.submit(Job(work, "sound"))]
 
 
 def test_progress_then_result():
     def work(items, on_step):
         for i in range(3):
             on_step(i + 1, 3)
+            looked[i].wait(10)
         return items
 
+    looked = [threading.Event() for _ in range(3)]
     steps = [Progress(1, 3), Progress(2, 3), Progress(3, 3)]
     results = []
 
     def watching():
-        results.append((yield from watch(submits(Jobs(), work))))
+        results.append((yield from watch(submits(Jobs(), work), every=0.01)))
 
-    assert list(watching()) == steps and results == [["sound"]]
+    for expected, step, event in zip(steps, watching(), looked, strict=True):
+        assert step == expected
+        event.set()
+    assert results == [["sound"]]
 
 
 def test_what_the_work_raises_is_raised_to_the_watcher():
