@@ -49,11 +49,13 @@ class MapControl:
         if self.scale == 0 or rows == 0:
             return call
         picture = pictures(self.net.config.map, self.curve[None], self.spec)
+        drawn = torch.ones_like(picture[..., :1])
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
             stride, size, led = self.spec.stride, x.shape[2] * self.spec.stride, slice(rows)
             begin, frames = WINDOW.get() or (0, x.shape[2])
-            whole = fitted(picture.to(x), frames * stride)
+            more = (0, 0, 0, frames * stride - picture.shape[2])  # filled with nothing, or cut
+            whole = (nnf.pad(part.to(x), more) for part in (picture, drawn))
             visible, share = (part.roll(-begin * stride, 2)[:, :, :size] for part in whole)
             visible = visible.expand(len(x[led]), -1, -1, -1)
             added = self.net.residuals(x[led], t[led], condition.rows(led), visible)
@@ -95,39 +97,30 @@ Control = MapControl | AudioPromptControl | MicroControl
 """What changes a U-Net's call."""
 
 
-def fitted(picture: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """A picture (B, 1, T', F) cut to ``frames`` or filled with nothing, and where it was drawn (1, 1, frames, 1)."""
-    length = min(frames, picture.shape[2])
-    drawn = torch.zeros(1, 1, frames, 1, dtype=picture.dtype, device=picture.device)
-    drawn[:, :, :length] = 1
-    return nnf.pad(picture[:, :, :length], (0, 0, 0, frames - length)), drawn
-
-
 def load_net(place: Path | str) -> Any:
     """A ControlNet, T2IAdapter or IPAdapter from the folder that a recipe exported.   Raises AudioLDMError."""
     folder = Path(place).parent if Path(place).is_file() else Path(place)
-    net: Any = load_component(folder, NETS)
-    return net.requires_grad_(False)
+    return load_component(folder, NETS).requires_grad_(False)
 
 
 def shipped(name: str, unet: str | None, *, folder: Path = SHIPPED) -> Path | None:
     """The folder of the net for map ``name`` or IP_ADAPTER, if it was trained on the U-Net of this sha256, or None."""
-    place = folder / name
-    if not (place / "config.json").is_file():
-        return None
-    return place if read_json(place / "config.json").get("base") == unet else None
+    file = folder / name / "config.json"
+    return file.parent if file.is_file() and read_json(file).get("base") == unet else None
 
 
 def check_fits(
     net: Any, unet: UNet2DConditionModel, spec: AudioSpec, name: str, *, dim: int | None = None
 ) -> None:
     """Raise AudioLDMError unless ``net`` was made for a U-Net of this shape; an IP-Adapter also for ``dim``."""
+    widths, strides = (
+        tuple(unet.config.block_out_channels),
+        getattr(net.config, "stride", None) == spec.stride,
+    )
     if isinstance(net, ControlNet):
-        config = net.encoder.config
-        fits = net.config.stride == spec.stride and all(config[key] == unet.config[key] for key in ALIKE)
+        fits = strides and all(net.encoder.config[key] == unet.config[key] for key in ALIKE)
     elif isinstance(net, T2IAdapter):
-        fits = tuple(net.config.levels) == tuple(unet.config.block_out_channels)
-        fits = fits and net.config.stride == spec.stride
+        fits = strides and tuple(net.config.levels) == widths
     else:
         fits = list(net.config.widths) == widths_of(unet) and dim in (None, net.config.dim)
     if not fits:

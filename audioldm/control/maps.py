@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,8 +33,7 @@ PERIODIC = 0.15
 """of YIN's normalised difference, below which a frame is periodic"""
 
 
-@dataclass(frozen=True)
-class Map:
+class Map(NamedTuple):
     """One kind of map: from a wave (N,) to a curve, from a curve to a picture, its unit and its range."""
 
     analyse: Callable[[Tensor, AudioSpec], Tensor]
@@ -61,10 +61,14 @@ def loudness(wave: Tensor, spec: AudioSpec) -> Tensor:
     return 10 * frames(wave, spec).square().mean(-1).clamp(min=10 ** (QUIET / 10)).log10()
 
 
+def audible(curve: Tensor, wave: Tensor, spec: AudioSpec) -> Tensor:
+    """``curve``, and 0 where the sound is silent."""
+    return torch.where(loudness(wave, spec) > QUIET, curve, torch.zeros_like(curve))
+
+
 def pitch(wave: Tensor, spec: AudioSpec) -> Tensor:
     """Fundamental frequency in Hz (T,), 0 where there is none."""
-    f0 = yin(frames(wave, spec), spec.rate)
-    return torch.where(loudness(wave, spec) > QUIET, f0, torch.zeros_like(f0))
+    return audible(yin(frames(wave, spec), spec.rate), wave, spec)
 
 
 def yin(frames: Tensor, rate: int, *, low: float = 50.0, high: float = 1500.0) -> Tensor:
@@ -72,9 +76,8 @@ def yin(frames: Tensor, rate: int, *, low: float = 50.0, high: float = 1500.0) -
 
     Needs W > 2 rate / low for the lowest notes; shorter frames raise ``low``.
     """
-    width = frames.shape[-1] // 2
+    x, width = frames.double(), frames.shape[-1] // 2
     longest, shortest = min(width - 2, int(rate / low)), max(2, int(rate / high))
-    x = frames.double()
     # difference function (eq. 6) as energies minus twice the correlation, which an FFT gives
     size = 2 * frames.shape[-1]
     head = torch.fft.rfft(x[:, :width], size)
@@ -87,11 +90,8 @@ def yin(frames: Tensor, rate: int, *, low: float = 50.0, high: float = 1500.0) -
     # eq. 8
     normal = torch.where(lag > 0, difference / mean.clamp(min=1e-12), torch.ones_like(difference))
     inside = normal[:, shortest : longest + 1]
-    below = inside < PERIODIC
-    valley = torch.zeros_like(below)
-    valley[:, :-1] = inside[:, :-1] <= inside[:, 1:]
     # the first dip under the threshold (step 4), not the deepest: that may be an octave low
-    first = below & valley
+    first = (inside < PERIODIC) & nnf.pad(inside[:, :-1] <= inside[:, 1:], (0, 1))
     periodic = first.any(-1) & (energy[:, 0] > 1e-9)
     place = first.float().argmax(-1) + shortest
     a, b, c = (normal.gather(1, (place + step)[:, None])[:, 0] for step in (-1, 0, 1))
@@ -113,11 +113,9 @@ def onset(wave: Tensor, spec: AudioSpec) -> Tensor:
 
 def centroid(wave: Tensor, spec: AudioSpec) -> Tensor:
     """Centre of mass of the magnitude spectrum in Hz (T,), 0 where it is silent."""
-    window = torch.hann_window(spec.n_fft)
-    size = torch.fft.rfft(frames(wave, spec) * window).abs()
+    size = torch.fft.rfft(frames(wave, spec) * torch.hann_window(spec.n_fft)).abs()
     hertz = torch.linspace(0, spec.rate / 2, size.shape[-1])
-    mean = (size * hertz).sum(-1) / size.sum(-1).clamp(min=1e-9)
-    return torch.where(loudness(wave, spec) > QUIET, mean, torch.zeros_like(mean))
+    return audible((size * hertz).sum(-1) / size.sum(-1).clamp(min=1e-9), wave, spec)
 
 
 def edges(wave: Tensor, spec: AudioSpec) -> Tensor:
@@ -130,35 +128,34 @@ def edges(wave: Tensor, spec: AudioSpec) -> Tensor:
     return (steep > EDGE).float()
 
 
-def draw_loudness(curve: Tensor, spec: AudioSpec) -> Tensor:
-    """As bright as it is loud, in every bin."""
-    level = ((curve - QUIET) / -QUIET).clamp(0, 1)
-    return level[None, :, None].expand(1, -1, spec.mels)
+def draw_level(level: Tensor, spec: AudioSpec) -> Tensor:
+    """As bright as the level (T,) in 0 to 1, in every bin."""
+    return level.clamp(0, 1)[None, :, None].expand(1, -1, spec.mels)
 
 
 def draw_hertz(curve: Tensor, spec: AudioSpec) -> Tensor:
     """A line a mel bin or so wide, where the curve runs; nothing where it is 0."""
     place = torch.from_numpy(mel_position(curve.clamp(min=1e-3).double().numpy(), spec)).float()
-    bins = torch.arange(spec.mels)
-    line = torch.exp(-0.5 * (bins - place[:, None]) ** 2)
+    line = torch.exp(-0.5 * (torch.arange(spec.mels) - place[:, None]) ** 2)
     return (line * (curve > 0).float()[:, None])[None]
 
 
 def draw_onset(curve: Tensor, spec: AudioSpec) -> Tensor:
     """A flash at each onset that dies away within about 50 ms, in every bin."""
-    length = 20
-    fade = torch.exp(-torch.arange(length) / 5.0)
-    lit = nnf.conv1d(nnf.pad(curve, (length - 1, 0))[None, None], fade.flip(0)[None, None])[0, 0]
-    return lit.clamp(max=1)[None, :, None].expand(1, -1, spec.mels)
+    fade = torch.exp(-torch.arange(20) / 5.0).flip(0)
+    return draw_level(nnf.conv1d(nnf.pad(curve, (19, 0))[None, None], fade[None, None])[0, 0], spec)
 
 
 MAPS: dict[str, Map] = {
-    "loudness": Map(loudness, draw_loudness, "dB", -200, 20, "RMS in dB re full scale"),
+    "loudness": Map(
+        loudness, lambda curve, spec: draw_level((curve - QUIET) / -QUIET, spec), "dB", -200, 20,
+        "RMS in dB re full scale",
+    ),
     "pitch": Map(pitch, draw_hertz, "Hz", 0, 8000, "fundamental frequency in Hz, 0 for none"),
     "onset": Map(onset, draw_onset, "strength", 0, 1, "strength 0 to 1 where a sound begins"),
     "centroid": Map(centroid, draw_hertz, "Hz", 0, 8000, "brightness: spectral centroid in Hz"),
     "edges": Map(edges, lambda curve, spec: curve[None], "edge", 0, 1, "edges of the mel; from a sound only"),
-}
+}  # fmt: skip
 """Maps by name."""
 
 
@@ -171,8 +168,7 @@ def known(name: str) -> Map:
 
 def pictures(name: str, curves: Tensor, spec: AudioSpec) -> Tensor:
     """Curves (B, T) or (B, T, F) as pictures (B, 1, T, F)."""
-    kind = known(name)
-    return torch.stack([kind.draw(curve.float().cpu(), spec) for curve in curves]).to(curves.device)
+    return torch.stack([known(name).draw(curve.float().cpu(), spec) for curve in curves]).to(curves.device)
 
 
 @dataclass(frozen=True)
@@ -190,11 +186,11 @@ class MapSource:
         >>> MapSource.parse("loudness=ref.wav:0.6")
         MapSource(name='loudness', path=PosixPath('ref.wav'), scale=0.6)
         """
-        name, _, rest = text.partition("=")
-        if not name.strip() or not rest.strip():
+        name, _, rest = (part.strip() for part in text.partition("="))
+        if not name or not rest:
             use = "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
             raise AudioLDMError(f"control={text!r} is no MAP=FILE.", use)
-        known(name.strip())
+        known(name)
         path, _, tail = rest.rpartition(":")
         try:
             scale = float(tail) if path else 1.0
@@ -202,7 +198,7 @@ class MapSource:
             path, scale = rest, 1.0
         if not (math.isfinite(scale) and scale >= 0):
             raise AudioLDMError(f"control={text!r}: {tail} is no scale.", "Use 0 (none) or more; 1 is full.")
-        return cls(name.strip(), Path(path or rest), scale)
+        return cls(name, Path(path or rest), scale)
 
     def check(self) -> None:
         if not self.path.is_file():
@@ -234,7 +230,12 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
 
     A header is skipped.   In maps of Hz a value of 0 is no pitch, from its time to the next point.
     """
-    times, values = read_points(path, name)
+    kind, points = MAPS[name], read_points(path, name)
+    if not points:
+        raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
+    times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
+    if not bool((times.diff() > 0).all()) or times[0] < 0:
+        raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
     length = max(1, spec.frames(float(times[-1])))
     at = (torch.arange(length) + 0.5) * spec.hop / spec.rate
     if name == "onset":
@@ -244,38 +245,28 @@ def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
     before = (after - 1).clamp(min=0)
     share = ((at - times[before]) / (times[after] - times[before]).clamp(min=1e-9)).clamp(0, 1)
     line = values[before].lerp(values[after], share)
-    if MAPS[name].unit == "Hz":  # a glide to or from "none" would be a siren
+    if kind.unit == "Hz":  # a glide to or from "none" would be a siren
         line = torch.where((values[before] > 0) & (values[after] > 0), line, values[before])
     return line.float()
 
 
-def read_points(path: Path, name: str) -> tuple[Tensor, Tensor]:
-    """Rising times in seconds and values (n,), float64, of the rows of a CSV; a header in the first row is skipped."""
-    texts, kind, points, first = lines(read_text(path)), MAPS[name], list[tuple[float, float]](), True
+def read_points(path: Path, name: str) -> list[tuple[float, float]]:
+    """Times in seconds and values of the rows of a CSV; a header in the first row is skipped."""
+    texts, kind, points, hint = lines(read_text(path)), MAPS[name], [], "Write two numbers a row."
     start, separator = header(texts)
-    for number, row, why in records(texts, start, separator):
-        place = f"{path}, line {number}"
-        if why:
-            raise AudioLDMError(f"{place}: {why}.", "Write two numbers a row.")
-        if not any(row):
-            continue
+    rows = [record for record in records(texts, start, separator) if record[2] or any(record[1])]
+    for number, row, why in rows:
         # where a comma does not separate, it is the sign in a number
         row = row if separator == "," else [cell.replace(",", ".") for cell in row]
-        titles, first = first, False
         try:
             time, value = float(row[0]), float(row[1]) if len(row) > 1 or name != "onset" else 1.0
         except (ValueError, IndexError):
-            if titles:
-                continue
-            why = f"{place}: {','.join(row)!r} is no seconds,value."
-            raise AudioLDMError(why, "Write two numbers a row.") from None
+            if why or number != rows[0][0]:
+                why = why or f"{','.join(row)!r} is no seconds,value"
+                raise AudioLDMError(f"{path}, line {number}: {why}.", hint) from None
+            continue
         if not (math.isfinite(time) and kind.low <= value <= kind.high):
-            why = f"{place}: {name} of {value:g} {kind.unit} at {time:g} s cannot be."
+            why = f"{path}, line {number}: {name} of {value:g} {kind.unit} at {time:g} s cannot be."
             raise AudioLDMError(why, f"Use {kind.low:g} to {kind.high:g} {kind.unit}: {kind.line}.")
         points.append((time, value))
-    if not points:
-        raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")
-    times, values = torch.tensor(points, dtype=torch.float64).T.contiguous()
-    if not bool((times.diff() > 0).all()) or times[0] < 0:
-        raise AudioLDMError(f"control {name}={path}: its times do not rise from 0.", "Sort the rows by time.")
-    return times, values
+    return points

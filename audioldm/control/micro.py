@@ -39,9 +39,9 @@ class MicroConditioning(Component):
         nn.init.zeros_(self.outside.bias)
 
     def forward(self, facts: Tensor) -> Tensor:
-        values = (facts / facts.new_tensor(list(UNITS.values()))).abs()
+        values = (facts / facts.new_tensor(list(UNITS.values()))).abs().flatten()
         waves = get_timestep_embedding(
-            values.flatten(), self.config.waves, flip_sin_to_cos=True, downscale_freq_shift=0
+            values, self.config.waves, flip_sin_to_cos=True, downscale_freq_shift=0
         )
         return self.outside(nn.functional.silu(self.inside(waves.reshape(len(facts), -1))))
 
@@ -53,8 +53,9 @@ def with_facts(condition: Condition, net: MicroConditioning, facts: Tensor) -> C
     pushes away from the absent prompt and not from the facts.
     """
     if condition.film is None:
-        why = "The facts of a clip are added to a vector, and this U-Net reads none."
-        raise AudioLDMError(why, "Use one with film.")
+        raise AudioLDMError(
+            "The facts of a clip are added to a vector, and this U-Net reads none.", "Use one with film."
+        )
     return replace(condition, film=condition.film + net(facts).to(condition.film))
 
 

@@ -29,7 +29,7 @@ def joined(one: Residuals, other: Residuals) -> Residuals:
     return {**other, **one, **{name: tree_map(torch.add, one[name], other[name]) for name in both}}
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Any) -> Any:
     """A layer that adds nothing yet.   Zhang et al. 2023 (ControlNet) sec. 3.1."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -47,26 +47,21 @@ class ControlNet(Component):
         self, unet: dict[str, Any], map: str, stride: int = 4, base: str = "", depth: int | None = None
     ) -> None:
         super().__init__()
-        self.encoder = UNet2DConditionModel.from_config(unet)
-        self.encoder.up_blocks = nn.ModuleList()
-        self.encoder.conv_norm_out, self.encoder.conv_out = None, nn.Identity()
-        widths = self.encoder.config.block_out_channels
-        self.see = nn.Sequential(
-            nn.PixelUnshuffle(stride),
-            nn.Conv2d(stride**2, widths[0], 3, padding=1),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(widths[0], widths[0], 3, padding=1)),
-        )
+        self.encoder = net = UNet2DConditionModel.from_config(unet)
+        widths = net.config.block_out_channels
         depth = len(widths) if depth is None else depth
         if not 1 <= depth <= len(widths):
             raise ValueError(f"depth {depth} of a U-Net of {len(widths)} levels")
-        self.encoder.down_blocks = self.encoder.down_blocks[:depth]
-        count = 1 + depth * (self.encoder.config.layers_per_block + 1) - (depth == len(widths))
-        self.zero = nn.ModuleList(
-            zeroed(nn.Conv2d(width, width, 1)) for width, _ in skips_of(self.encoder)[:count]
-        )
+        self.see = nn.Sequential(
+            nn.PixelUnshuffle(stride), nn.Conv2d(stride**2, widths[0], 3, padding=1), nn.SiLU(),
+            zeroed(nn.Conv2d(widths[0], widths[0], 3, padding=1)),
+        )  # fmt: skip
+        net.up_blocks, net.conv_norm_out, net.conv_out = nn.ModuleList(), None, nn.Identity()
+        net.down_blocks = net.down_blocks[:depth]
+        count = 1 + depth * (net.config.layers_per_block + 1) - (depth == len(widths))
+        self.zero = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width, _ in skips_of(net)[:count])
         if depth < len(widths):
-            self.encoder.mid_block = None
+            net.mid_block = None
         else:
             self.zero_mid = zeroed(nn.Conv2d(widths[-1], widths[-1], 1))
 
@@ -93,10 +88,10 @@ class ControlNet(Component):
         if net.mid_block is not None:
             middle = self.zero_mid(net.mid_block(h, emb, **context))
         else:  # the U-Net takes all of its skips or none
-            rest = skips_of(net)[len(added) :]
-            added += [x.new_zeros(len(x), width, *halved(x, times)) for width, times in rest]
-            widths = net.config.block_out_channels
-            middle = x.new_zeros(len(x), widths[-1], *halved(x, len(widths) - 1))
+            sides, skips = x.shape[2:], skips_of(net)
+            shapes = [(width, *(-(-side // 2**times) for side in sides)) for width, times in skips]
+            added += [x.new_zeros(len(x), *shape) for shape in shapes[len(added) :]]
+            middle = torch.zeros_like(added[-1])
         return {"down_block_additional_residuals": added, "mid_block_additional_residual": middle}
 
     def conditioned(self, x: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, dict[str, Any]]:
@@ -123,11 +118,6 @@ def skips_of(unet: LatentUNet) -> list[tuple[int, int]]:
         skips += [(width, level)] * layers
         skips += [(width, level + 1)] if level < len(widths) - 1 else []
     return skips
-
-
-def halved(x: Tensor, times: int) -> tuple[int, int]:
-    """The size (T, F) of ``x`` (B, C, T, F) after so many convolutions of stride 2."""
-    return -(-x.shape[2] // 2**times), -(-x.shape[3] // 2**times)
 
 
 class T2IAdapter(Component):
@@ -169,14 +159,14 @@ class T2IAdapter(Component):
         return {"down_intrablock_additional_residuals": added}
 
 
-def second_attentions(unet: LatentUNet) -> dict[str, Attention]:
+def second_attentions(unet: LatentUNet) -> list[Attention]:
     """The attention of every transformer block that looks at the text, or in a FiLM model at the latent again."""
-    return {name: part for name, part in unet.named_modules() if name.endswith("attn2") and part is not None}
+    return [part for name, part in unet.named_modules() if name.endswith("attn2") and part is not None]
 
 
 def widths_of(unet: LatentUNet) -> list[int]:
     """Widths of the keys of those attentions."""
-    return [part.to_k.out_features for part in second_attentions(unet).values()]
+    return [part.to_k.out_features for part in second_attentions(unet)]
 
 
 class IPAdapter(Component):
@@ -193,9 +183,7 @@ class IPAdapter(Component):
         self.project = nn.Sequential(nn.Linear(dim, tokens * width), nn.Unflatten(-1, (tokens, width)))
         self.norm = nn.LayerNorm(width)
         self.to_k = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
-        self.to_v = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
-        for layer in self.to_v:
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+        self.to_v = nn.ModuleList(zeroed(nn.Linear(width, inner, bias=False)) for inner in widths)
 
     @classmethod
     def of(
@@ -208,7 +196,7 @@ class IPAdapter(Component):
         self, call: NetCall, unet: LatentUNet, vector: Tensor, scale: float = 1.0, rows: int | None = None
     ) -> NetCall:
         """``call`` with the sound ``vector`` (B or 1, D) attended to, in its first ``rows`` (None: all).   Eq. 5."""
-        attentions = second_attentions(unet).values()
+        attentions = second_attentions(unet)
         if widths_of(unet) != list(self.config.widths):
             raise ValueError("this IP-Adapter was trained for another U-Net")
 
@@ -216,8 +204,7 @@ class IPAdapter(Component):
             # as many as rows of the call, such as the two of guidance
             sound = self.norm(self.project(vector.to(x).repeat(len(x) // len(vector), 1)))
             led = torch.arange(len(x), device=x.device) < (len(x) if rows is None else rows)
-            share = scale * led.to(x)[:, None, None]
-            hooks = (self.hook(i, sound, share) for i in range(len(attentions)))
+            hooks = [self.hook(i, sound, scale * led.to(x)[:, None, None]) for i in range(len(attentions))]
             pairs = zip(attentions, hooks, strict=True)
             handles = [part.register_forward_hook(hook, with_kwargs=True) for part, hook in pairs]
             try:  # any keyword makes a recorded or compiled U-Net step aside: it would run without the hooks

@@ -29,25 +29,24 @@ def fuse(net: Net) -> Net:
     """A copy of ``net`` on the same weights with fused blocks, for inference; those of another make stay."""
     twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
     for module in list(twin.modules()):
-        for kind, fits, block in BLOCKS:
-            if type(module) is kind and fits(module):
-                module.__class__ = block
+        if type(module) in BLOCKS and fusible(module):
+            module.__class__ = BLOCKS[type(module)]
         if type(getattr(module, "conv_norm_out", None)) is nn.GroupNorm and type(module.conv_act) is nn.SiLU:
             module.conv_norm_out.__class__, module.conv_act = NormedSiLU, nn.Identity()
-        if isinstance(module, Attention) and wide(module):
+        if (
+            isinstance(module, Attention)
+            and has(module, WIDE)
+            and module.group_norm
+            and module.inner_dim > 256
+        ):
             module.set_processor(WideAttention())
         if isinstance(net, SpeechT5HifiGan) and isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
             module.weight.data = module.weight.mT.contiguous().mT  # channels last, for pictures of one row
-    share_shifts(twin)
+    if timed := [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]:
+        shifts = Shifts([block.time_emb_proj for block in timed])
+        for place, block in enumerate(timed):
+            block.shift = partial(shifts, place)
     return twin
-
-
-def share_shifts(net: nn.Module) -> None:
-    """Let one product make what every residual block adds of the time's embedding."""
-    timed = [part for part in net.modules() if type(part) is FusedResnet and part.time_emb_proj]
-    shifts = Shifts([block.time_emb_proj for block in timed])
-    for place, block in enumerate(timed):
-        block.shift = partial(shifts, place)
 
 
 class Shifts:
@@ -55,9 +54,8 @@ class Shifts:
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.seen, self.sizes = torch.empty(0), [layer.out_features for layer in layers]
-        if layers:
-            self.weight = torch.cat([layer.weight for layer in layers])
-            self.bias = torch.cat([layer.bias for layer in layers])
+        self.weight = torch.cat([layer.weight for layer in layers])
+        self.bias = torch.cat([layer.bias for layer in layers])
 
     def __call__(self, place: int, temb: Tensor) -> Tensor:
         if temb is not self.seen:  # once a call of the net
@@ -176,22 +174,15 @@ def attend(
     attention: Attention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """An attention of x (B, T, C) to itself, its three projections one product; to a context as diffusers' own."""
-    if context is not None or not alone(attention):
-        return attention(x, encoder_hidden_states=context, attention_mask=mask)
     parts, (batch, tokens, _) = (attention.to_q, attention.to_k, attention.to_v), x.shape
+    linear = all(type(part) is nn.Linear and part.bias is None for part in parts)
+    same = linear and len({part.weight.shape for part in parts}) == 1
+    if context is not None or not same or not has(attention, ALONE):
+        return attention(x, encoder_hidden_states=context, attention_mask=mask)
     packed = once(attention, lambda: torch.cat([part.weight for part in parts]))
     q, k, v = nnf.linear(x, packed).view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
     y = nnf.scaled_dot_product_attention(q, k, v, scale=attention.scale).transpose(1, 2).flatten(2)
     return attention.to_out[0](y)
-
-
-def alone(attention: Attention) -> bool:
-    """Whether an attention is projections without biases and a softmax, and nothing else."""
-    parts = attention.to_q, attention.to_k, attention.to_v
-    linear = all(type(part) is nn.Linear and part.bias is None for part in parts)
-    more = (attention.group_norm, attention.norm_q, attention.spatial_norm)
-    plain = not attention.residual_connection and attention.rescale_output_factor == 1
-    return linear and plain and more == (None, None, None) and len({part.weight.shape for part in parts}) == 1
 
 
 def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
@@ -202,48 +193,48 @@ def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
     return tensor
 
 
-def wide(attention: Attention) -> bool:
-    """Whether an attention is that of the autoencoder's middle, of one head."""
-    kind = (
-        attention.heads,
-        attention.rescale_output_factor,
-        attention.residual_connection,
-        attention.spatial_norm,
-    )
-    return kind == (1, 1, True, None) and attention.group_norm is not None and attention.inner_dim > 256
+PLAIN: dict[type[nn.Module], dict[str, Any]] = {
+    ResnetBlock2D: {"upsample": None, "downsample": None, "output_scale_factor": 1, "skip_time_act": False},
+    Upsample2D: {
+        "use_conv": True,
+        "use_conv_transpose": False,
+        "norm": None,
+        "interpolate": True,
+        "name": "conv",
+    },
+    Transformer2DModel: {"is_input_continuous": True},
+    BasicTransformerBlock: {"norm_type": "layer_norm", "pos_embed": None, "only_cross_attention": False},
+}
+"""what the fused blocks take for granted of diffusers' own"""
+ALONE = {
+    "group_norm": None, "norm_q": None, "spatial_norm": None, "residual_connection": False, "rescale_output_factor": 1,
+}  # fmt: skip
+"""of an attention that is projections and a softmax and nothing else"""
+WIDE = {"heads": 1, "rescale_output_factor": 1, "residual_connection": True, "spatial_norm": None}
+"""of the attention of the autoencoder's middle"""
 
 
-def plain_resnet(block: ResnetBlock2D) -> bool:
-    """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
-    biases = all(
-        layer is None or layer.bias is not None for layer in (block.conv1, block.conv2, block.conv_shortcut)
-    )
-    same_size = (block.upsample, block.downsample, block.output_scale_factor) == (None, None, 1)
-    timed = block.time_embedding_norm == "default" and type(block.time_emb_proj) is nn.Linear
-    added = (timed or block.time_emb_proj is None) and not block.skip_time_act
-    return same_size and added and biases and isinstance(block.nonlinearity, nn.SiLU)
+def has(module: nn.Module, facts: dict[str, Any]) -> bool:
+    return all(getattr(module, name) == value for name, value in facts.items())
 
 
-def plain_upsample(layer: Upsample2D) -> bool:
-    bare = layer.use_conv and not layer.use_conv_transpose and layer.norm is None
-    return bare and layer.interpolate and layer.name == "conv"
+def fusible(module: Any) -> bool:
+    """Whether a block of diffusers is of the make that is fused."""
+    plain, kind = has(module, PLAIN[type(module)]), type(module)
+    if kind is ResnetBlock2D:  # norms, SiLU and convolutions, at most with a vector added between
+        layers, time = (module.conv1, module.conv2, module.conv_shortcut), module.time_emb_proj
+        plain = plain and all(layer is None or layer.bias is not None for layer in layers)
+        added = time is None or (type(time) is nn.Linear and module.time_embedding_norm == "default")
+        return plain and added and isinstance(module.nonlinearity, nn.SiLU)
+    if kind is BasicTransformerBlock:  # two attentions and a GEGLU layer, each behind a layer norm
+        return plain and module.attn2 is not None and type(module.ff.net[0]) is GEGLU
+    if kind is Transformer2DModel:
+        square = module.proj_out.weight.shape[0] == module.config.in_channels
+        return plain and square and all(map(fusible, module.transformer_blocks))
+    return plain
 
 
-def plain_transformer(net: Transformer2DModel) -> bool:
-    """Whether all blocks of a transformer on pictures are fused, and its projections square."""
-    square = net.proj_out.weight.shape[0] == net.config.in_channels
-    return bool(net.is_input_continuous) and square and all(map(plain_block, net.transformer_blocks))
-
-
-def plain_block(block: BasicTransformerBlock) -> bool:
-    """Whether a transformer block is two attentions and a GEGLU layer, each behind a layer norm."""
-    usual = block.norm_type == "layer_norm" and block.pos_embed is None and not block.only_cross_attention
-    return usual and block.attn2 is not None and type(block.ff.net[0]) is GEGLU
-
-
-BLOCKS = (
-    (ResnetBlock2D, plain_resnet, FusedResnet),
-    (Upsample2D, plain_upsample, TransposedUpsample),
-    (Transformer2DModel, plain_transformer, FusedTransformer),
-    (BasicTransformerBlock, plain_block, FusedBlock),
-)
+BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
+    ResnetBlock2D: FusedResnet, Upsample2D: TransposedUpsample, Transformer2DModel: FusedTransformer,
+    BasicTransformerBlock: FusedBlock,
+}  # fmt: skip

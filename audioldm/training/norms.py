@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.nets import kernels
-from audioldm.nets.fused import FusedUpsample, plain_upsample
+from audioldm.nets.fused import FusedUpsample, fusible
 from audioldm.nets.pictures import convolve, product
 
 PIXELS, WIDE, CHUNKS = tl.constexpr(64), tl.constexpr(64), tl.constexpr(64)
@@ -230,7 +230,7 @@ def swap(net: nn.Module) -> None:
     for part in net.modules():
         if type(part) is nn.GroupNorm:
             part.__class__ = GroupNorm
-        if isinstance(part, Upsample2D) and plain_upsample(part):
+        if type(part) is Upsample2D and fusible(part):
             part.__class__ = FusedUpsample
         if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(OneProduct())

@@ -7,14 +7,8 @@ import torch
 
 from audioldm.batch import Condition
 from audioldm.components import steered
-from audioldm.control.controls import (
-    AudioPromptControl,
-    MapControl,
-    fitted,
-    joined,
-    load_net,
-)
-from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter
+from audioldm.control.controls import AudioPromptControl, MapControl, load_net
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined
 from audioldm.diffusion.windows import window_at
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component
@@ -133,8 +127,6 @@ def test_a_control_shorter_than_the_clip_leaves_the_rest_alone_and_a_longer_one_
     net = moved(T2IAdapter.of(unet, "loudness", stride=4, width=16))
     x, t, told = asked()
     short, whole = torch.linspace(-40, -10, 32), torch.linspace(-40, -10, 64)
-    picture, share = fitted(torch.ones(1, 1, 32, 64), 64)
-    assert picture[:, :, 32:].abs().sum() == 0 and share[0, 0, :, 0].tolist() == [1.0] * 32 + [0.0] * 32
     call, added = net_call(unet), []
     steered(lambda *_, **residuals: added.append(residuals), [MapControl(net, short, SPEC)], unet)(x, t, told)
     (parts,) = (residuals["down_intrablock_additional_residuals"] for residuals in added)
