@@ -171,8 +171,8 @@ def kind_of(factors: Iterable[str], where: str) -> str:
     """Which kind these factors are of; AudioLDMError for one that is not known here."""
     names = set(factors)
     if other := sorted(name for name in names if not name.startswith(FACTORS)):
-        use = "Save it without Tucker (conv) decomposition, biases or norms."
-        raise AudioLDMError(f"{where} has {other[0]!r}, which is not supported.", use)
+        what = f"{where} has {other[0]!r}, which is not supported."
+        raise AudioLDMError(what, "Save it without Tucker (conv) decomposition, biases or norms.")
     kinds = (kind for kind, needed in KINDS.items() if any(some <= names for some in needed))
     if (kind := next(kinds, None)) is None:
         raise AudioLDMError(f"{where} has only {', '.join(sorted(names))}.", "Copy the file again.")
@@ -217,8 +217,7 @@ def from_kohya(tensors: Mapping[str, Tensor], net: nn.Module) -> Adapter:
     known, layers = {name.replace(".", "_"): name for name in layers_of(net)}, {}
     for flat, factors in grouped(tensors, KOHYA).items():
         if flat not in known:
-            use = "Use an adapter of this U-Net, in diffusers' names of layers."
-            raise AudioLDMError(f"This model has no layer for {KOHYA}{flat}.", use)
+            raise AudioLDMError(f"This model has no layer for {KOHYA}{flat}.", "Use one of this U-Net.")
         alpha, rank = factors.pop("alpha", None), rank_of(factors)
         scale = 1.0 if alpha is None or rank is None else float(alpha) / rank
         layers[known[flat]] = Layer(kind_of(factors, flat), factors, scale)

@@ -46,8 +46,7 @@ class Appended(nn.Module):
 def check_word(word: str) -> None:
     """Raise AudioLDMError unless ``word`` is a placeholder: <letters-and-digits>."""
     if not re.fullmatch(r"<[a-z0-9_-]+>", word):
-        use = "Use small letters in angle brackets: <mine>."
-        raise AudioLDMError(f"word={word!r} is no placeholder.", use)
+        raise AudioLDMError(f"word={word!r} is no placeholder.", "Use small letters in brackets: <mine>.")
 
 
 def with_words(tokenizer: Any, word: str, count: int) -> Any:

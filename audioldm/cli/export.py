@@ -164,13 +164,12 @@ def replaced(model: "Components", named: dict[str, str]) -> "Components":
 
 
 def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
-    from audioldm.convert.reference import open_part
-    from audioldm.convert.run import join_run, run_of, t5_of
+    from audioldm.convert.reference import join_run, open_part, run_of, t5_of_run
     from audioldm.pipeline.audioldm import AudioLDM
 
     ldm = Path(named["ldm"])
     run = run_of(ldm) or ldm if ldm.is_file() else ldm
-    t5 = t5_of(run, named.get("t5"))
+    t5 = t5_of_run(run, named.get("t5"))
     unet = open_part(ldm, "unet")
     vae, vocoder, clap = (
         open_part(named[name], name, **vars(published))

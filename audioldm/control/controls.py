@@ -1,5 +1,6 @@
 """Controls around a U-Net's call: a map read by its net, a sound attended to.   B batch, T latent frames, F bins."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,16 @@ from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
 from audioldm.control.maps import pictures
-from audioldm.control.micro import MicroControl
-from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
+from audioldm.control.nets import (
+    UNITS,
+    ControlNet,
+    IPAdapter,
+    MicroConditioning,
+    T2IAdapter,
+    joined,
+    widths_of,
+    with_facts,
+)  # fmt: skip
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json
@@ -93,6 +102,27 @@ class AudioPromptControl:
         return {"sound": self.source, "scale": self.scale, "net": "IPAdapter"}
 
 
+@dataclass(frozen=True)
+class MicroControl:
+    """The facts that all sounds of a model are made with; those that are not asked for are the usual ones."""
+
+    net: MicroConditioning
+    facts: Mapping[str, float]
+
+    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+        """``call`` with the facts in every row, guided or not."""
+        facts = {**dict(zip(UNITS, self.net.config.usual, strict=True)), **self.facts}
+        row = torch.tensor([[facts[name] for name in UNITS]], device=self.net.inside.weight.device)
+
+        def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
+            return call(x, t, with_facts(condition, self.net, row), **residuals)
+
+        return called
+
+    def settings(self) -> dict[str, Any]:
+        return {"facts": dict(self.facts)}
+
+
 Control = MapControl | AudioPromptControl | MicroControl
 """What changes a U-Net's call."""
 
@@ -126,3 +156,21 @@ def check_fits(
     if not fits:
         why = f"The {type(net).__name__} was trained for another U-Net than {name}'s."
         raise AudioLDMError(why, "Train one on this model: audioldm recipes control/t2i_adapter.")
+
+
+def parse_facts(texts: Sequence[str]) -> dict[str, float]:
+    """FACT=NUMBER, each.   Raises AudioLDMError.
+
+    >>> parse_facts(["rate=44100", "loudness=-20"])
+    {'rate': 44100.0, 'loudness': -20.0}
+    """
+    facts = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            facts[name] = float(value)
+        except ValueError:
+            name = ""
+        if name not in UNITS or not abs(facts[name]) < 1e6:
+            raise AudioLDMError(f"micro={text} is no fact.", f"Use FACT=NUMBER; known: {', '.join(UNITS)}.")
+    return facts

@@ -188,8 +188,7 @@ class MapSource:
         """
         name, _, rest = (part.strip() for part in text.partition("="))
         if not name or not rest:
-            use = "Write such as loudness=ref.wav or pitch=curve.csv:0.8."
-            raise AudioLDMError(f"control={text!r} is no MAP=FILE.", use)
+            raise AudioLDMError(f"control={text!r} is no MAP=FILE.", "Write such as pitch=curve.csv:0.8.")
         known(name)
         path, _, tail = rest.rpartition(":")
         try:
@@ -202,8 +201,8 @@ class MapSource:
 
     def check(self) -> None:
         if not self.path.is_file():
-            why = f"control {self.name}={self.path} is not a file."
-            raise AudioLDMError(why, "Name a sound file, or a CSV of time,value.")
+            what = f"control {self.name}={self.path} is not a file."
+            raise AudioLDMError(what, "Name a sound file, or a CSV of time,value.")
         if self.name == "edges" and self.path.suffix.lower() == ".csv":
             raise AudioLDMError("control edges are a picture, not a curve.", "Take them from a sound file.")
 

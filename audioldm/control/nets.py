@@ -5,17 +5,20 @@ T latent frames, F bins, D width of CLAP; a picture is (B, 1, T * stride, F * st
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
+from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import Component
 from audioldm.nets.unet import LatentUNet, NetCall, kind_of
 
@@ -230,3 +233,44 @@ class IPAdapter(Component):
             return out + scale * nnf.linear(answer.transpose(1, 2).flatten(2), attn.to_out[0].weight)
 
         return add
+
+
+UNITS = {"start": 0.1, "seconds": 0.1, "rate": 100.0, "loudness": 0.1, "clipping": 0.0001}
+"""Facts of a window with the step that their sinusoids resolve: the second of its clip at which it starts, the clip's
+seconds, rate in Hz, LUFS (its sign is dropped), and the share of its samples that are cut off."""
+
+
+class MicroConditioning(Component):
+    """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``; at first exactly 0.   SDXL sec. 2.2.
+
+    ``usual`` are the facts that a sound is made with unless others are asked for: the medians of the training.
+    """
+
+    def __init__(
+        self, dim: int = 256, waves: int = 32, hidden: int = 128, usual: Sequence[float] = (0.0,) * len(UNITS)
+    ) -> None:
+        super().__init__()
+        self.inside = nn.Linear(len(UNITS) * waves, hidden)
+        self.outside = nn.Linear(hidden, dim)
+        nn.init.zeros_(self.outside.weight)
+        nn.init.zeros_(self.outside.bias)
+
+    def forward(self, facts: Tensor) -> Tensor:
+        values = (facts / facts.new_tensor(list(UNITS.values()))).abs().flatten()
+        waves = get_timestep_embedding(
+            values, self.config.waves, flip_sin_to_cos=True, downscale_freq_shift=0
+        )
+        return self.outside(nn.functional.silu(self.inside(waves.reshape(len(facts), -1))))
+
+
+def with_facts(condition: Condition, net: MicroConditioning, facts: Tensor) -> Condition:
+    """``condition`` with the vectors of ``facts`` (B, 5), or (1, 5) for all, added to its film.
+
+    Add them after the dropping of captions and to the empty prompt as well: SDXL drops the text alone, so guidance
+    pushes away from the absent prompt and not from the facts.
+    """
+    if condition.film is None:
+        raise AudioLDMError(
+            "The facts of a clip are added to a vector, and this U-Net reads none.", "Use one with film."
+        )
+    return replace(condition, film=condition.film + net(facts).to(condition.film))

@@ -49,12 +49,10 @@ class Checkpoint:
 
     path: Path
     nets: dict[str, Net]
-    unread: list[str] = field(default_factory=list)
-    """the first key of every conditioner that is unknown"""
+    unread: list[str] = field(default_factory=list)  # the first key of every conditioner that is unknown
     scale: float = 1.0
     betas: Tensor | None = None
-    weights: Weights = "raw"
-    """which weights the U-Net has"""
+    weights: Weights = "raw"  # which the U-Net has
     choices: Choices = DEFAULT
 
     def has(self, name: str) -> bool:
@@ -108,9 +106,10 @@ def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
     elif is_clap(state):
         nets = clap_nets(state)
     else:
-        hint = "Known: AudioLDM and its training repository (LDM, VAE, HiFi-GAN), LAION-CLAP."
         what = f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}."
-        raise AudioLDMError(what, hint)
+        raise AudioLDMError(
+            what, "Known: AudioLDM's own and its training's (LDM, VAE, HiFi-GAN), LAION-CLAP."
+        )
     return Checkpoint(path, nets, choices=choices)
 
 
@@ -168,8 +167,7 @@ def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
     AudioLDMError for a file that is missing or of another kind, or a key without a place.
     """
     if missing := [name for name in TANGO_FILES if not (folder / name).is_file()]:
-        hint = f"Tango needs {', '.join(TANGO_FILES)} in one folder."
-        raise AudioLDMError(f"{folder / missing[0]} is missing.", hint)
+        raise AudioLDMError(f"{folder / missing[0]} is missing.", f"Tango needs {', '.join(TANGO_FILES)}.")
     main, scale = tensors(folder / TANGO_MAIN), read_json(folder / TANGO_CONFIG).get("scale_factor")
     if strange := sorted(k for k in main if not k.startswith(("unet.", "text_encoder."))):
         raise unexplained(strange[0])

@@ -84,9 +84,8 @@ def vocoder_net(state: State, path: Path) -> Net:
     usual = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * len(branches)
     config = read_config(path.with_suffix(".json")) or (widths in RATES and (*RATES[widths], usual))
     if not config:
-        kernels_of = f"The vocoder's upsampling kernels {widths} are none of the published ones"
-        hint = "Put HiFi-GAN's JSON configuration beside the file, with the same name and .json."
-        raise AudioLDMError(f"{kernels_of}, and its rates are not in the weights.", hint)
+        what = f"The vocoder's kernels {widths} are none of the published ones; its rates are not in the weights."
+        raise AudioLDMError(what, f"Put HiFi-GAN's JSON configuration beside the file: {path.stem}.json.")
     sizes = dict(zip(("upsample", "rate", "dilations"), config, strict=True))
     sizes |= {"mels": mels, "channels": channels, "upsample_kernels": widths}
     sizes["kernels"] = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in branches)
@@ -109,5 +108,5 @@ def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...]
         rates, rate, dilations = (config[name] for name in names)
         return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
     except (KeyError, TypeError, ValueError) as error:
-        hint = "Use HiFi-GAN's own configuration."
-        raise AudioLDMError(f"{path} has no usable {', '.join(names)} ({error}).", hint) from None
+        what = f"{path} has no usable {', '.join(names)} ({error})."
+        raise AudioLDMError(what, "Use HiFi-GAN's own configuration.") from None

@@ -41,22 +41,22 @@ EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Choices:
-    """How to read what is published wrong or twice.   Raises AudioLDMError for an unknown choice."""
+    """How to read what is published wrong or twice.   Raises AudioLDMError for an unknown choice.
+
+    The heads are those of the training, or the 8 of converted folders; the weights the moving average if there is one.
+    ``tokenizer`` is a folder of RoBERTa's vocab.json and merges.txt, T5's in ``tokenizer_2``: checkpoints have none.
+    """
 
     heads: Heads = "original"
-    """the heads that the weights were trained with, or the 8 of converted folders"""
     weights: Weights = "ema"
-    """the moving average where a checkpoint has one, or the weights themselves"""
     tokenizer: Path | None = None
-    """folder of RoBERTa's vocab.json and merges.txt, for checkpoints, which have none; T5's in ``tokenizer_2``"""
 
     def __post_init__(self) -> None:
         for name, value, known in (("heads", self.heads, Heads), ("weights", self.weights, Weights)):
             if value not in get_args(known):
                 raise AudioLDMError(f"{name}={value!r} is unknown.", f"Known: {', '.join(get_args(known))}.")
         if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
-            hint = "Name one with vocab.json, or T5's tokenizer.json."
-            raise AudioLDMError(f"tokenizer={self.tokenizer} is no folder.", hint)
+            raise AudioLDMError(f"tokenizer={self.tokenizer} is no folder.", "Name one with vocab.json.")
 
 
 DEFAULT = Choices()
@@ -105,8 +105,8 @@ class Folder:
         try:
             return folder and transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         except Exception as error:
-            why = f"{folder} holds no feature extractor ({reason(error)})."
-            raise AudioLDMError(why, "Download it again.") from None
+            what = f"{folder} holds no feature extractor ({reason(error)})."
+            raise AudioLDMError(what, "Download it again.") from None
 
 
 def published_heads(folder: Path) -> tuple[int, ...] | None:

@@ -103,8 +103,9 @@ def fetch_files(
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
         line = str(error).strip().splitlines()[0][:160]
         if isinstance(error, errors.RepositoryNotFoundError):
-            what = f"{repo} has no such model or file, or needs a login ({line})."
-            raise AudioLDMError(what, f"See {page}.") from None
+            raise AudioLDMError(
+                f"{repo} has no such model, or needs a login ({line}).", f"See {page}."
+            ) from None
         if constants.HF_HUB_OFFLINE:
             line, again = "HF_HUB_OFFLINE is set", "Unset it"
         where = f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line})."

@@ -14,7 +14,8 @@ import torch
 from transformers import SpeechT5HifiGan
 
 from audioldm.components import Components, Sampling
-from audioldm.control.micro import MicroConditioning, MicroControl
+from audioldm.control.controls import MicroControl
+from audioldm.control.nets import MicroConditioning
 from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, TITLES, Checkpoint, read_checkpoint, read_tango
 from audioldm.convert.folder import MAX_TOKENS, NETS, Choices, Folder, Source, clap_of, token_encoder_of
 from audioldm.diffusion.prediction import Prediction

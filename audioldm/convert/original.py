@@ -38,11 +38,10 @@ def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
     shape, clap = unet_shape(model), model.clap
     if not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor):
-        why = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
-        raise AudioLDMError(why, "Export to a folder, or take the original .ckpt as the base.")
+        what = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
+        raise AudioLDMError(what, "Export to a folder.")
     if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
-        hint = "Export to a folder."
-        raise AudioLDMError(f"{model.name} has a vocoder that the original code does not know.", hint)
+        raise AudioLDMError(f"{model.name} has another vocoder than the original's.", "Export to a folder.")
     names = vae_names(len(model.vae.config.block_out_channels))
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
     # its attention's matrices are 1 x 1 convolutions there
@@ -67,8 +66,8 @@ def unet_shape(model: Components) -> UNetSizes:
     attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
     film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
     if any((not film, model.token_encoder is not None, config.use_linear_projection, attention[0])):
-        hint = "Export to a folder."
-        raise AudioLDMError(f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block).", hint)
+        what = f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block)."
+        raise AudioLDMError(what, "Export to a folder.")
     heads: Any = config.attention_head_dim
     heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
     if model.prediction != "eps" or heads != unet.heads(channels):

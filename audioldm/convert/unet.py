@@ -121,8 +121,8 @@ def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:
     """A U-Net of a checkpoint's shape with these heads a level.   Raises AudioLDMError for the shape of no model."""
     above = [True] * (len(shape.channels) - 1)
     if shape.attention not in ((False, *above), (*above, False)):
-        hint = "Known: at every level but the first, or but the last."
-        raise AudioLDMError(f"The U-Net has attention at levels {shape.attention}.", hint)
+        what = f"The U-Net has attention at levels {shape.attention}."
+        raise AudioLDMError(what, "Known: at all but the first, or but the last.")
     contexts = tuple(shape.contexts or ())
     width = next((width for width in contexts if width is not None), None)
     if shape.film_dim is None and width is None:

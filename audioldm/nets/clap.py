@@ -111,8 +111,7 @@ class TwoTowers(nn.Module):
         self.dim: int = config.projection_dim
         self.max_tokens: int = config.max_position_embeddings - (config.pad_token_id or 0) - 1
         if self.max_tokens < 3:
-            why = f"The text tower has positions for {self.max_tokens} tokens."
-            raise AudioLDMError(why, "Its config.json is not its own.")
+            raise AudioLDMError("The text tower has no room for tokens.", "Its config.json is not its own.")
         if isinstance(audio_encoder, MelEncoder):
             self.extractor: Any = None
             self.rate = SPECS[audio_encoder.config.spec].rate
@@ -244,8 +243,8 @@ def build_small_clap(
     text = build_text_encoder(tokenizer, width=width, layers=layers, dim=dim)
     if word_embeddings is not None:
         if word_embeddings.shape[1] != width:
-            widths_are = f"{word_embeddings.shape[1]} wide, the text tower {width}"
-            raise AudioLDMError(f"The word embeddings are {widths_are}.", "Give both the same width.")
+            what = f"The word embeddings are {word_embeddings.shape[1]} wide, the text tower {width}."
+            raise AudioLDMError(what, "Give both the same width.")
         text.get_input_embeddings().weight.data.copy_(word_embeddings)
     return TwoTowers(text, tokenizer, MelEncoder(widths=tuple(widths), dim=dim))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audioldm.batch import Condition
 from audioldm.components import Components
-from audioldm.control.micro import MicroControl
+from audioldm.control.controls import MicroControl
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
 

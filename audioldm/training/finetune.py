@@ -20,7 +20,7 @@ from audioldm.adapters.adapter import Adapter, attach, defaults, learned, start
 from audioldm.adapters.files import write
 from audioldm.adapters.words import Words, attach_words, check_word, start_rows
 from audioldm.batch import Condition, LatentBatch, choose_rows
-from audioldm.control.micro import MicroControl
+from audioldm.control.controls import MicroControl
 from audioldm.datasets.draws import generator
 from audioldm.errors import AudioLDMError
 from audioldm.paths import staged

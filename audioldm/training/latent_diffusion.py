@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch, choose_rows
-from audioldm.control.micro import MicroConditioning, with_facts
+from audioldm.control.nets import MicroConditioning, with_facts
 from audioldm.diffusion import objective, posterior
 from audioldm.diffusion.schedule import NoiseSchedule
 from audioldm.errors import AudioLDMError
@@ -36,7 +36,7 @@ class LatentDiffusion(TrainingModule):
     ``levels`` are the shares of the schedule's time that are trained on: (0, 0.2) makes a refiner (SDXL sec. 2.5).
     ``offset_noise`` adds to the noise so much of a draw that all frames and bins of a channel have in common
     (Guttenberg 2023, "Diffusion with Offset Noise").   ``learned_variance`` widens the U-Net and adds the bound
-    (``posterior.hybrid``).   ``micro`` conditions on what each window was cut from (``control.micro``).
+    (``posterior.hybrid``).   ``micro`` conditions on what each window was cut from (``control.nets``).
     """
 
     part = "unet"

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.batch import Condition, LatentBatch
-from audioldm.control.micro import MicroControl
+from audioldm.control.controls import MicroControl
 from audioldm.diffusion import objective
 from audioldm.evaluation.embedders import yamnet
 from audioldm.metrics.frechet import frechet_rows

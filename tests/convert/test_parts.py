@@ -10,8 +10,7 @@ import torch
 from originals import clap_state, prefixed, vae_state, vocoder_state, weight_normed, whole
 from transformers import ClapConfig, ClapModel
 
-from audioldm.convert.reference import find_part, open_model, open_part
-from audioldm.convert.run import t5_of
+from audioldm.convert.reference import find_part, open_model, open_part, t5_of_run
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
 from audioldm.nets.folder import save_component
@@ -182,7 +181,7 @@ def test_a_runs_configuration_calls_builders_of_nets_only(tmp_path):
     for data in ("", "data: []", "data: {folder: 3}"):
         (run / "config.yaml").write_text(f"task: {{}}\n{data}\n")
         with pytest.raises(AudioLDMError, match="names no folder of latents"):
-            t5_of(run)
+            t5_of_run(run)
     with pytest.raises(AudioLDMError, match="the run is not finished"):
         open_part(run, "vae")
 

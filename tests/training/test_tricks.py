@@ -9,7 +9,8 @@ import soundfile
 import torch
 
 from audioldm import recipes
-from audioldm.control.micro import UNITS, MicroConditioning, MicroControl, parse_facts
+from audioldm.control.controls import MicroControl, parse_facts
+from audioldm.control.nets import UNITS, MicroConditioning
 from audioldm.datasets.check import check
 from audioldm.datasets.latents import Encoded, LatentDataset, collate_latents, write_latents
 from audioldm.datasets.manifest import Row, read, write

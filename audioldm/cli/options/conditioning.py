@@ -128,7 +128,7 @@ def warn_of_base(net: Any, pipe: "AudioLDM", folder: Path) -> None:
 def with_micro(pipe: "AudioLDM", texts: list[str]) -> "AudioLDM":
     if not texts:
         return pipe
-    from audioldm.control.micro import MicroControl, parse_facts
+    from audioldm.control.controls import MicroControl, parse_facts
 
     facts = parse_facts(texts)
     if not any(isinstance(control, MicroControl) for control in pipe.controls):
