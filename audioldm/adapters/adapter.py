@@ -124,8 +124,7 @@ def start(
     return Adapter(kind, layers, rank, alpha, tuple(targets))
 
 
-Weighted = tuple[Adapter, float]
-"""an adapter and its strength"""
+Weighted = tuple[Adapter, float]  # an adapter and its strength
 
 
 @dataclass(frozen=True)
@@ -135,10 +134,8 @@ class Adapted:
     applied: list[dict[str, Any]]
     """file, sha256, kind, rank and weight of each, and its word if it is one: what a sidecar shows"""
     weights: dict[str, Tensor]
-    vocabulary: Vocabulary | None
-    """of the text encoder, where words were added to it"""
-    sampling: dict[str, Any]
-    """the model's own settings, where adapters brought others"""
+    vocabulary: Vocabulary | None  # of the text encoder, where words were added to it
+    sampling: dict[str, Any]  # the model's own settings, where adapters brought others
 
 
 class Delta(nn.Module):

@@ -123,8 +123,7 @@ class MicroControl:
         return {"facts": dict(self.facts)}
 
 
-Control = MapControl | AudioPromptControl | MicroControl
-"""What changes a U-Net's call."""
+Control = MapControl | AudioPromptControl | MicroControl  # What changes a U-Net's call.
 
 
 def load_net(place: Path | str) -> Any:

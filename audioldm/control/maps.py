@@ -25,12 +25,9 @@ from audioldm.tables import header, lines, read_text, records
 
 QUIET = -60.0
 """dB re full scale: what is drawn as nothing, and below which a frame has neither pitch nor colour"""
-EDGE = 1.0
-"""nepers (8.7 dB) per cell of the smoothed mel that count as an edge"""
-RISE = 0.3
-"""nepers of the mean rise of the mel from frame to frame that count as a full onset"""
-PERIODIC = 0.15
-"""of YIN's normalised difference, below which a frame is periodic"""
+EDGE = 1.0  # nepers (8.7 dB) per cell of the smoothed mel that count as an edge
+RISE = 0.3  # nepers of the mean rise of the mel from frame to frame that count as a full onset
+PERIODIC = 0.15  # of YIN's normalised difference, below which a frame is periodic
 
 
 class Map(NamedTuple):
@@ -40,8 +37,7 @@ class Map(NamedTuple):
     draw: Callable[[Tensor, AudioSpec], Tensor]
     unit: str
     low: float
-    high: float
-    """values outside are slips of the pen; 0 is "none here" in maps of Hz"""
+    high: float  # values outside are slips of the pen; 0 is "none here" in maps of Hz
     line: str
 
 

@@ -38,10 +38,8 @@ from audioldm.paths import write_text
 from audioldm.signal.invert import energies
 
 OPSET = 18
-SMALLEST = 4096
-"""numbers of a weight from which it is made smaller"""
-INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}
-"""Graphs and the layers in them of 8 bits"""
+SMALLEST = 4096  # numbers of a weight from which it is made smaller
+INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}  # Graphs and the layers in them of 8 bits
 PAGE = Path(__file__).with_name("page")
 WEB = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist"
 RUNTIME = {

@@ -15,10 +15,8 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel, GPT2Config, GPT2
 from audioldm.nets.clap import MelEncoder, TwoTowers, clap_digest
 from audioldm.nets.folder import Component
 
-PAD, BEGIN, END, UNKNOWN = range(4)
-"""places of the special tokens in every vocabulary"""
-LONGEST = 24
-"""tokens of a caption, its ends among them"""
+PAD, BEGIN, END, UNKNOWN = range(4)  # places of the special tokens in every vocabulary
+LONGEST = 24  # tokens of a caption, its ends among them
 
 
 class TiedOutput(nn.Module):

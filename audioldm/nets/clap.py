@@ -24,8 +24,7 @@ from audioldm.spec import SPECS
 
 InSpace = TypeVar("InSpace", bound=nn.Module)
 TextCall = Callable[[Tensor, Tensor], Tensor]
-MAX_TOKENS = 77
-"""tokens of a prompt that the small text tower has positions for"""
+MAX_TOKENS = 77  # tokens of a prompt that the small text tower has positions for
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 

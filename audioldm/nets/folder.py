@@ -34,8 +34,7 @@ STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 NAMES = tuple(f"{stem}{suffix}" for suffix in (".safetensors", ".bin") for stem in STEMS)
 """weight files in the order of preference; the first two are what ``save_component`` writes"""
 SUFFIXES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors")
-LARGEST = 2**24
-"""a number in a configuration above this is a mistake"""
+LARGEST = 2**24  # a number in a configuration above this is a mistake
 COMPUTED = ("embeddings.position_ids", "embeddings.token_type_ids")
 """buffers that transformers saves or not, by its version"""
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

@@ -17,12 +17,10 @@ from audioldm.signal.invert import energies, inverse
 from audioldm.signal.mel import MEAN, STD, filterbank, spectrum
 from audioldm.spec import SPECS, AudioSpec
 
-LOUDEST = 7.0
-"""Log-magnitude of a full-scale tone is 5.5."""
+LOUDEST = 7.0  # Log-magnitude of a full-scale tone is 5.5.
 HEADS = 6
 """A bin's share of tones, its correction, and two complex numbers: along the tone's phase, and beside it."""
-LOBE_FLOOR = 1e-4
-"""Of a tone's peak: what its spectrum is taken to be far from it."""
+LOBE_FLOOR = 1e-4  # Of a tone's peak: what its spectrum is taken to be far from it.
 
 # A net that sees one frame like the next makes one frame like the next: without a clock it can only make tones at
 # multiples of the hop rate.   ``tones`` is the clock.
@@ -31,16 +29,11 @@ LOBE_FLOOR = 1e-4
 class Bands(NamedTuple):
     """The filterbank as tables in float32."""
 
-    bank: Tensor
-    """(F, K)"""
-    share: Tensor
-    """(K,) what all bands together weigh a bin with"""
-    hertz: Tensor
-    """(F,) where each triangle has its top"""
-    height: Tensor
-    """(F,) how high it is"""
-    nearest: Tensor
-    """(K,) the band whose top is nearest to a bin"""
+    bank: Tensor  # (F, K)
+    share: Tensor  # (K,) what all bands together weigh a bin with
+    hertz: Tensor  # (F,) where each triangle has its top
+    height: Tensor  # (F,) how high it is
+    nearest: Tensor  # (K,) the band whose top is nearest to a bin
 
 
 @lru_cache(maxsize=8)
@@ -64,10 +57,8 @@ class Tones(NamedTuple):
     """The tone that governs each band, (B, T, F) each: the nearest band uphill that is louder than both neighbours."""
 
     hertz: Tensor
-    magnitude: Tensor
-    """sum of its |STFT| over the bins"""
-    turns: Tensor
-    """its phase at the frame's centre in turns of 2 pi, modulo 1"""
+    magnitude: Tensor  # sum of its |STFT| over the bins
+    turns: Tensor  # its phase at the frame's centre in turns of 2 pi, modulo 1
 
 
 @torch.no_grad()

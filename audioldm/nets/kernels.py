@@ -13,17 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 2048
-"""numbers that one program holds"""
-WIDE = 64
-"""channels that one program holds"""
-PROGRAMS = 1024
-"""programs that keep a large card busy"""
+TILE = 2048  # numbers that one program holds
+WIDE = 64  # channels that one program holds
+PROGRAMS = 1024  # programs that keep a large card busy
 MOST_SPLITS = 64
-MOST_HELD = 16384
-"""numbers of a group that one program may hold"""
-FEW = 128
-"""groups of a batch up to which one program for each is faster than three kernels for all"""
+MOST_HELD = 16384  # numbers of a group that one program may hold
+FEW = 128  # groups of a batch up to which one program for each is faster than three kernels for all
 TABLE = tl.constexpr(5)
 """rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 

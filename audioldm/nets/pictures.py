@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 Conv = nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d
-FEWEST = 8
-"""channels that a GPU's matrix units ask for"""
+FEWEST = 8  # channels that a GPU's matrix units ask for
 
 
 def convolve(

@@ -17,8 +17,7 @@ from audioldm.nets.folder import Component
 
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "prior"
 SCHEDULE = schedule.cosine()
-OTHER = 2**62
-"""added to a clip's seed, so that its vector and its latent do not begin with the same numbers"""
+OTHER = 2**62  # added to a clip's seed, so that its vector and its latent do not begin with the same numbers
 
 
 class Prior(Component):

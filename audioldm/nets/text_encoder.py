@@ -15,10 +15,8 @@ from audioldm.batch import Condition
 from audioldm.nets.clap import TwoTowers, check_texts
 from audioldm.nets.folder import save_component
 
-LONGEST = 128
-"""tokens of a caption, as AudioLDM 2's T5 is used"""
-LENGTH = 8
-"""vectors that stand for 10 s of sound: AudioMAE's 64 x 8 patches, averaged 8 x 8"""
+LONGEST = 128  # tokens of a caption, as AudioLDM 2's T5 is used
+LENGTH = 8  # vectors that stand for 10 s of sound: AudioMAE's 64 x 8 patches, averaged 8 x 8
 
 
 class T5TextEncoder(nn.Module):
