@@ -177,19 +177,15 @@ def learned(net: nn.Module, adapter: Adapter) -> Adapter:
 
 @torch.no_grad()
 def merge(net: nn.Module, weighted: Sequence[Weighted]) -> dict[str, Tensor]:
-    """Write adapters into the weights of ``net``; returns the weights that were there, for ``unmerge``.
-
-    Sums are made in float32 and rounded once to the net's type.   Raises AudioLDMError as ``check_fit``.
-    """
+    """Write adapters into ``net``, summed in float32; returns the weights of before.   Raises as ``check_fit``."""
     check_fit(net, weighted)
     before = {}
     for name, weight in weights_of(net).items():
         if changes := [(adapter.layers[name], s) for adapter, s in weighted if name in adapter.layers]:
             before[name] = weight.detach().clone()
             exact = before[name].float()
-            weight.copy_(
-                exact + sum((s * c.delta(exact).float() for c, s in changes), torch.zeros_like(exact))
-            )
+            nothing = torch.zeros_like(exact)
+            weight.copy_(exact + sum((s * c.delta(exact).float() for c, s in changes), nothing))
     return before
 
 

@@ -68,12 +68,8 @@ def row_norms(weight: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight.flatten(1), dim=1)
 
 
-DELTAS: dict[str, Callable[[Tensor, Factors, float], Tensor]] = {
-    "lora": lora,
-    "loha": loha,
-    "lokr": lokr,
-    "dora": dora,
-}
+DELTAS: dict[str, Callable[[Tensor, Factors, float], Tensor]]
+DELTAS = {"lora": lora, "loha": loha, "lokr": lokr, "dora": dora}
 """Kind to change; LoCon is ``lora`` with convolutions among its targets."""
 
 

@@ -59,11 +59,8 @@ def write(path: Path, adapter: Adapter | Words) -> None:
             for name, layer in adapter.layers.items()
             for factor, value in {**layer.factors, "scale": tensor(layer.scale, dtype=float64)}.items()
         }
-        about |= {
-            "rank": str(adapter.rank),
-            "alpha": repr(adapter.alpha),
-            "targets": json.dumps(adapter.targets),
-        }
+        about |= {"rank": str(adapter.rank), "alpha": repr(adapter.alpha)}
+        about["targets"] = json.dumps(adapter.targets)
     save(path, tensors, about)
 
 
@@ -238,10 +235,7 @@ def to_kohya(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapter:
-    """Read peft's keys; ``config`` is adapter_config.json, or empty, which means alpha = rank.
-
-    The scale is alpha over the rank, or over its root (rsLoRA); 1 where peft's settings give no alpha.
-    """
+    """peft's keys and settings: the scale is alpha over the rank, or over its root (rsLoRA); 1 without an alpha."""
 
     def setting(table: str, name: str, default: Any) -> Any:
         """That of a layer: of the first pattern that the end of its name matches."""

@@ -8,9 +8,10 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from tokenizers import AddedToken, normalizers
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -51,14 +52,12 @@ def check_word(word: str) -> None:
 
 def with_words(tokenizer: Any, word: str, count: int) -> Any:
     """A copy of the tokenizer that reads <mine> as ``count`` new tokens <mine-0> ..., also when it is saved."""
-    from tokenizers import AddedToken, normalizers
-
     check_word(word)
     names, new = [f"{word[:-1]}-{i}>" for i in range(count)], copy.deepcopy(tokenizer)
     if names[0] in new.get_vocab():
         raise AudioLDMError(f"The model knows the word {word} already.", "Choose another word.")
     raw = new.backend_tokenizer
-    before = [raw.normalizer] if raw.normalizer is not None else []
+    before = [raw.normalizer] if raw.normalizer else []
     raw.normalizer = normalizers.Sequence([normalizers.Replace(word, " ".join(names)), *before])
     new.add_tokens([AddedToken(name, normalized=True) for name in names])
     return new
@@ -72,7 +71,7 @@ def start_rows(clap: Any, like: str, count: int) -> Tensor:
         raise AudioLDMError(f"start={like!r} has no words.", "Give a word near the sound, such as sound.")
     rng = torch.Generator().manual_seed(0)
     apart = 0.1 * table.std() * torch.randn(count, table.shape[1], generator=rng)
-    return table[ids].mean(0) + (apart if count > 1 else 0 * apart)
+    return table[ids].mean(0) + apart * (count > 1)
 
 
 def attach_words(clap: Any, words: Words) -> list[nn.Parameter]:
@@ -84,8 +83,7 @@ def attach_words(clap: Any, words: Words) -> list[nn.Parameter]:
     return [added.rows]
 
 
-@dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """A text tower's tokenizer and table as they were, to be put back."""
 
     tokenizer: Any
@@ -110,7 +108,7 @@ def merge_words(clap: Any, additions: Sequence[Words]) -> Vocabulary:
 def unmerge_words(clap: Any, before: Vocabulary) -> None:
     """The tokenizer and the table of before."""
     clap.tokenizer = before.tokenizer
-    set_table(clap, before.table.to(clap.text_encoder.get_input_embeddings().weight.device))
+    set_table(clap, before.table.to(clap.text_encoder.device))
 
 
 def set_table(clap: Any, table: nn.Embedding) -> None:
@@ -121,12 +119,12 @@ def set_table(clap: Any, table: nn.Embedding) -> None:
 def read_as_tokens(clap: Any, words: Words) -> nn.Embedding:
     """Let the tokenizer know the words; the table of ``clap``, which their rows can follow.   Raises AudioLDMError."""
     table = clap.text_encoder.get_input_embeddings()
-    width, known = table.weight.shape[1], len(table.weight)
+    known, width = table.weight.shape
     if words.rows.dim() != 2 or words.rows.shape[1] != width:
-        why = f"The word {words.word} is of width {words.rows.shape[-1]}, the model's words {width}."
-        raise AudioLDMError(why, "Use the model that it was trained on.")
+        what = f"The word {words.word} is of width {words.rows.shape[-1]}, the model's words {width}."
+        raise AudioLDMError(what, "Use the model that it was trained on.")
     if len(clap.tokenizer) != known:
-        why = f"The tokenizer has {len(clap.tokenizer)} words, the text tower {known}."
-        raise AudioLDMError(why, "New words need a model whose two agree.")
+        what = f"The tokenizer has {len(clap.tokenizer)} words, the text tower {known}."
+        raise AudioLDMError(what, "New words need a model whose two agree.")
     clap.tokenizer = with_words(clap.tokenizer, words.word, len(words.rows))
     return table

@@ -51,10 +51,7 @@ class MapControl:
     source: str = ""
 
     def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
-        """``call`` with the net's residuals in its first ``rows``; where the curve has ended, none.
-
-        A window sees its part of the curve.
-        """
+        """``call`` with the net's residuals in its first ``rows``, while the curve, or a window's part of it, lasts."""
         if self.scale == 0 or rows == 0:
             return call
         picture = pictures(self.net.config.map, self.curve[None], self.spec)
@@ -142,10 +139,8 @@ def check_fits(
     net: Any, unet: UNet2DConditionModel, spec: AudioSpec, name: str, *, dim: int | None = None
 ) -> None:
     """Raise AudioLDMError unless ``net`` was made for a U-Net of this shape; an IP-Adapter also for ``dim``."""
-    widths, strides = (
-        tuple(unet.config.block_out_channels),
-        getattr(net.config, "stride", None) == spec.stride,
-    )
+    widths = tuple(unet.config.block_out_channels)
+    strides = getattr(net.config, "stride", None) == spec.stride
     if isinstance(net, ControlNet):
         fits = strides and all(net.encoder.config[key] == unet.config[key] for key in ALIKE)
     elif isinstance(net, T2IAdapter):

@@ -68,10 +68,7 @@ def pitch(wave: Tensor, spec: AudioSpec) -> Tensor:
 
 
 def yin(frames: Tensor, rate: int, *, low: float = 50.0, high: float = 1500.0) -> Tensor:
-    """YIN: frames (T, W) to Hz (T,), 0 where nothing between is periodic.   de Cheveigné & Kawahara 2002.
-
-    Needs W > 2 rate / low for the lowest notes; shorter frames raise ``low``.
-    """
+    """YIN (de Cheveigné & Kawahara 2002): frames (T, W > 2 rate / low) to Hz (T,), 0 where nothing is periodic."""
     x, width = frames.double(), frames.shape[-1] // 2
     longest, shortest = min(width - 2, int(rate / low)), max(2, int(rate / high))
     # difference function (eq. 6) as energies minus twice the correlation, which an FFT gives
@@ -221,10 +218,7 @@ class MapSource:
 
 
 def read_curve(path: Path, name: str, spec: AudioSpec) -> Tensor:
-    """The curve of a CSV of rows "seconds,value": straight lines between points; onsets are points.
-
-    A header is skipped.   In maps of Hz a value of 0 is no pitch, from its time to the next point.
-    """
+    """Straight lines between rows "seconds,value" of a CSV (onsets are points); 0 Hz is none until the next row."""
     kind, points = MAPS[name], read_points(path, name)
     if not points:
         raise AudioLDMError(f"control {name}={path} has no points.", "Write rows of seconds,value.")

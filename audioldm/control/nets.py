@@ -143,10 +143,7 @@ class T2IAdapter(Component):
 
     @classmethod
     def of(cls, unet: LatentUNet, map: str, *, stride: int, base: str = "", **sizes: int) -> "T2IAdapter":
-        """An adapter of the levels of ``unet``: the first and second at half its grid, each next at half of that.
-
-        ``sizes``: width and layers.
-        """
+        """One of the levels of ``unet``: two at half its grid, each next at half of that; ``sizes``: width, layers."""
         if [attends(block) for block in unet.down_blocks] != [False, *[True] * (len(unet.down_blocks) - 1)]:
             raise ValueError("the adapter knows U-Nets with attention on every level but the first")
         levels = tuple(unet.config.block_out_channels)
@@ -241,10 +238,7 @@ seconds, rate in Hz, LUFS (its sign is dropped), and the share of its samples th
 
 
 class MicroConditioning(Component):
-    """Facts (B, 5) to vectors (B, dim) that are added to ``Condition.film``; at first exactly 0.   SDXL sec. 2.2.
-
-    ``usual`` are the facts that a sound is made with unless others are asked for: the medians of the training.
-    """
+    """Facts (B, 5) to vectors (B, dim) for ``Condition.film``, at first 0; ``usual`` are the training's medians."""
 
     def __init__(
         self, dim: int = 256, waves: int = 32, hidden: int = 128, usual: Sequence[float] = (0.0,) * len(UNITS)
@@ -257,9 +251,8 @@ class MicroConditioning(Component):
 
     def forward(self, facts: Tensor) -> Tensor:
         values = (facts / facts.new_tensor(list(UNITS.values()))).abs().flatten()
-        waves = get_timestep_embedding(
-            values, self.config.waves, flip_sin_to_cos=True, downscale_freq_shift=0
-        )
+        how = {"flip_sin_to_cos": True, "downscale_freq_shift": 0}
+        waves = get_timestep_embedding(values, self.config.waves, **how)
         return self.outside(nn.functional.silu(self.inside(waves.reshape(len(facts), -1))))
 
 
@@ -270,7 +263,5 @@ def with_facts(condition: Condition, net: MicroConditioning, facts: Tensor) -> C
     pushes away from the absent prompt and not from the facts.
     """
     if condition.film is None:
-        raise AudioLDMError(
-            "The facts of a clip are added to a vector, and this U-Net reads none.", "Use one with film."
-        )
+        raise AudioLDMError("Facts are added to a vector, and this U-Net reads none.", "Use one with film.")
     return replace(condition, film=condition.film + net(facts).to(condition.film))

@@ -107,9 +107,7 @@ def read_checkpoint(path: Path, choices: Choices = DEFAULT) -> Checkpoint:
         nets = clap_nets(state)
     else:
         what = f"{path} is no known checkpoint: its first key is {next(iter(state), 'none')!r}."
-        raise AudioLDMError(
-            what, "Known: AudioLDM's own and its training's (LDM, VAE, HiFi-GAN), LAION-CLAP."
-        )
+        raise AudioLDMError(what, "Known: AudioLDM's own, its training's (LDM, VAE, HiFi-GAN), LAION-CLAP.")
     return Checkpoint(path, nets, choices=choices)
 
 
@@ -162,10 +160,7 @@ def is_tango(folder: Path) -> bool:
 
 
 def read_tango(folder: Path, choices: Choices = DEFAULT) -> Checkpoint:
-    """All nets of a Tango (arXiv:2304.13731), in diffusers' and transformers' names but for VAE and vocoder.
-
-    AudioLDMError for a file that is missing or of another kind, or a key without a place.
-    """
+    """All nets of a Tango (arXiv:2304.13731).   AudioLDMError for a missing file or a key without a place."""
     if missing := [name for name in TANGO_FILES if not (folder / name).is_file()]:
         raise AudioLDMError(f"{folder / missing[0]} is missing.", f"Tango needs {', '.join(TANGO_FILES)}.")
     main, scale = tensors(folder / TANGO_MAIN), read_json(folder / TANGO_CONFIG).get("scale_factor")

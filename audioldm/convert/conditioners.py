@@ -110,26 +110,22 @@ def clap_config(state: State) -> dict[str, Any]:
     table = "audio_branch.layers.{}.blocks.0.attn.relative_position_bias_table"
     layers = max(1, count("audio_branch.layers."))
     width = size("text_branch.embeddings.word_embeddings.weight", axis=1)
+    words = "text_branch.embeddings.{}_embeddings.weight"
     audio = {
-        "patch_embeds_hidden_size": size("audio_branch.patch_embed.proj.weight", 4),
+        "patch_embeds_hidden_size": size("audio_branch.patch_embed.proj.weight", 4), "num_hidden_layers": layers,
         "depths": [count(f"audio_branch.layers.{i}.blocks.") for i in range(layers)],
         "num_attention_heads": [size(table.format(i), axis=1) for i in range(layers)],
-        "num_hidden_layers": layers,
-        "window_size": (isqrt(size(table.format(0))) + 1) // 2,
-        "hidden_size": size("audio_branch.norm.weight", 1),
-        "num_mel_bins": size("audio_branch.bn0.weight", 1),
-        "enable_fusion": False,
-    }
+        "window_size": (isqrt(size(table.format(0))) + 1) // 2, "hidden_size": size("audio_branch.norm.weight", 1),
+        "num_mel_bins": size("audio_branch.bn0.weight", 1), "enable_fusion": False,
+    }  # fmt: skip
     text = {
-        "vocab_size": size("text_branch.embeddings.word_embeddings.weight"),
-        "hidden_size": width,
+        "vocab_size": size(words.format("word")), "hidden_size": width, "num_attention_heads": max(1, width // 64),
         "num_hidden_layers": count("text_branch.encoder.layer."),
-        "num_attention_heads": max(1, width // 64),  # RoBERTa's heads are 64 wide
         "intermediate_size": size("text_branch.encoder.layer.0.intermediate.dense.weight"),
-        "max_position_embeddings": size("text_branch.embeddings.position_embeddings.weight"),
-        "type_vocab_size": size("text_branch.embeddings.token_type_embeddings.weight"),
-        "layer_norm_eps": 1e-5,  # RoBERTa's; transformers' default for CLAP, 1e-12, is BERT's
-    }
+        "max_position_embeddings": size(words.format("position")),
+        "type_vocab_size": size(words.format("token_type")),
+        "layer_norm_eps": 1e-5,  # RoBERTa's, whose heads are 64 wide; transformers' default for CLAP, 1e-12, is BERT's
+    }  # fmt: skip
     projection = {"projection_dim": size("text_projection.2.weight"), "projection_hidden_act": "relu"}
     return {"text_config": text, "audio_config": audio, **projection}
 
@@ -146,9 +142,7 @@ def convert_clap(state: State, prefix: str = "") -> State:
 def clap_nets(state: State, prefix: str = "") -> Nets:
     whole, config, nets = convert_clap(state, prefix), clap_config(state), Nets()
     for side in ("text", "audio"):
-        part = {
-            key: value for key, value in whole.items() if key.startswith((f"{side}_model.", f"{side}_proj"))
-        }
+        part = {k: v for k, v in whole.items() if k.startswith((f"{side}_model.", f"{side}_proj"))}
         nets[f"{side}_encoder"] = Net(part, partial(clap_tower, side), config)
     return nets
 
@@ -165,15 +159,12 @@ def t5_net(state: State) -> Net:
     gated = f"{feed}wi_0.weight" in state
     buckets, heads = shapes.tensor(f"{first}relative_attention_bias.weight", 2).shape
     config = {
-        "vocab_size": shapes.size("shared.weight"),
-        "d_model": shapes.size("shared.weight", axis=1),
-        "num_layers": shapes.count("encoder.block."),
-        "num_heads": heads,
-        "d_kv": shapes.size(f"{first}q.weight") // heads,
+        "vocab_size": shapes.size("shared.weight"), "d_model": shapes.size("shared.weight", axis=1),
+        "num_layers": shapes.count("encoder.block."), "num_heads": heads,
+        "d_kv": shapes.size(f"{first}q.weight") // heads, "relative_attention_num_buckets": buckets,
         "d_ff": shapes.size(feed + ("wi_0.weight" if gated else "wi.weight")),
-        "relative_attention_num_buckets": buckets,
         "feed_forward_proj": "gated-gelu" if gated else "relu",
-    }
+    }  # fmt: skip
     return Net(state, lambda **c: transformers.T5EncoderModel(transformers.T5Config(**c)), config)
 
 
@@ -192,13 +183,10 @@ def gpt_nets(state: State, prefix: str) -> Nets:
     shapes = Shapes(inner, "GPT-2")
     width = shapes.size("wte.weight", axis=1)
     config = {
-        "vocab_size": shapes.size("wte.weight"),
-        "n_embd": width,
-        "n_positions": shapes.size("wpe.weight"),
-        "n_layer": shapes.count("h."),
-        "n_head": max(1, width // GPT_HEAD),
+        "vocab_size": shapes.size("wte.weight"), "n_embd": width, "n_positions": shapes.size("wpe.weight"),
+        "n_layer": shapes.count("h."), "n_head": max(1, width // GPT_HEAD),
         "n_inner": shapes.size("h.0.mlp.c_fc.weight", axis=1),
-    }
+    }  # fmt: skip
     gpt = {key: value for key, value in inner.items() if not GPT_MASK.fullmatch(key)}
     return {
         "projection_model": Net(new, AudioLDM2ProjectionModel, before),

@@ -21,10 +21,8 @@ VOCODER_NAMES = {
     "conv_pre": "conv_pre", "conv_post": "conv_post", "ups.*": "upsampler.*",
     "resblocks.*.convs1.*": "resblocks.*.convs1.*", "resblocks.*.convs2.*": "resblocks.*.convs2.*",
 }  # fmt: skip
-WEIGHT_NORM = {
-    "parametrizations.weight.original0": "weight_g",
-    "parametrizations.weight.original1": "weight_v",
-}
+NORM = "parametrizations.weight.original"
+WEIGHT_NORM = {f"{NORM}0": "weight_g", f"{NORM}1": "weight_v"}
 """today's and older names of a weight's length and direction"""
 RATES = {(16, 16, 8, 4, 4): ((5, 4, 2, 2, 2), 16000), (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000)}
 """upsampling rates and sampling rate of the published vocoders, by their kernels"""
@@ -37,13 +35,8 @@ def vae_net(state: State) -> Net:
     channels = tuple(shapes.size(f"encoder.down.{i}.block.0.conv1.weight", 4) for i in levels)
     latent, layers = shapes.size("post_quant_conv.weight", 4, axis=1), shapes.count("encoder.down.0.block.")
     ours = rename(state, vae_names(len(channels)), part="VAE", prefix=PREFIX, drop=TRAINING)
-    config = {
-        "channels": channels,
-        "latent_channels": latent,
-        "layers": layers,
-        "groups": min(32, channels[0]),
-    }
-    return Net(modern_attention(ours), build_vae, config)
+    sizes = {"latent_channels": latent, "layers": layers, "groups": min(32, channels[0])}
+    return Net(modern_attention(ours), build_vae, {"channels": channels, **sizes})
 
 
 def vae_names(levels: int) -> dict[str, str]:

@@ -99,9 +99,8 @@ class Folder:
         """The feature extractor of the CLAP's audio tower; None, which is LAION's, where there is no file."""
         names = ("",) if self.place("text_encoder") == self.path else ("audio_encoder", "feature_extractor")
         places = (self.path / name for name in names)
-        folder = next(
-            (place for place in places if any((place / file).is_file() for file in EXTRACTORS)), None
-        )
+        files = (place / file for place in places for file in EXTRACTORS)
+        folder = next((file.parent for file in files if file.is_file()), None)
         try:
             return folder and transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         except Exception as error:
@@ -115,12 +114,7 @@ def published_heads(folder: Path) -> tuple[int, ...] | None:
     number = config.get("num_attention_heads") or config.get("attention_head_dim")
     converted = config.get("class_embed_type") == "simple_projection" or "AudioLDM2" in class_name(config)
     channels = config.get("block_out_channels")
-    if (
-        isinstance(number, int)
-        and converted
-        and isinstance(channels, list)
-        and {*map(type, channels)} == {int}
-    ):
+    if converted and type(number) is int and type(channels) is list and {*map(type, channels)} == {int}:
         return unet.heads(channels)
     return None
 
@@ -159,10 +153,7 @@ def token_encoder_of(
 
 
 def load_tokenizer(folder: Path, vocabulary: int, kind: str = ROBERTA) -> Any:
-    """A tokenizer for a text encoder of ``vocabulary`` rows; ``kind`` is the hub id of the published one.
-
-    Raises AudioLDMError where there is none, it cannot be read, or it has more entries than the text encoder.
-    """
+    """The tokenizer of a folder for an encoder of ``vocabulary`` rows, published as ``kind``.  Raises AudioLDMError."""
     there = {path.name for path in folder.glob("*") if path.is_file()}
     if not any(map(there.issuperset, TOKENIZERS[kind])):
         files = TOKENIZERS[kind][0]

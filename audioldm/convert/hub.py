@@ -1,7 +1,4 @@
-"""Models of the Hugging Face hub, fetched once: ``owner/name`` is the commit in the cache, else the newest.
-
-``owner/name@main`` looks for a newer one; ``owner/name@COMMIT`` is that one.
-"""
+"""Models of the hub: ``owner/name`` is the commit in the cache, else the newest; ``@main`` the newest; ``@COMMIT``."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,11 +22,12 @@ TOKENIZER = (
     "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 )  # fmt: skip
 BESIDE = {
+    "": ("",),
     "text_encoder": ("tokenizer/", "feature_extractor/"),
     "text_encoder_2": ("tokenizer_2/",),
-    "": ("",),
 }
 """where a component's tokenizer and feature extractor are; "" is a component that is the repository itself"""
+Names = Sequence[str]
 TOP = ("model_index.json", "scheduler/scheduler_config.json")
 
 
@@ -53,9 +51,7 @@ def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
     return fetch_parts(ref, (*folders, ""), (), what=f"the files of {folders[0]}", needed=needed)
 
 
-def fetch_parts(
-    ref: str, parts: Sequence[str], names: Sequence[str], *, what: str, needed: Sequence[str]
-) -> Snapshot:
+def fetch_parts(ref: str, parts: Names, names: Names, *, what: str, needed: Names) -> Snapshot:
     """Components, and Tango's files if it is one; pickles where there are no safetensors.   Raises AudioLDMError."""
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *patterns(parts, ".safetensors")), what=what)
     there = [part for part in parts if (snapshot.folder / part / "config.json").is_file()]
@@ -78,18 +74,14 @@ def patterns(parts: Sequence[str], suffix: str) -> list[str]:
 def fetch_files(
     ref: str, patterns: Sequence[str], *, what: str = "", instead: str = "into a folder, and name that folder"
 ) -> Snapshot:
-    """The files of a repository that match; the cache's, without asking, where it has them all.
-
-    Raises AudioLDMError of one line that says which files (``what``) are missing and where they may be.
-    """
+    """The files that match, without asking where the cache has them; ``what`` is their name in an AudioLDMError."""
     repo, _, revision = ref.partition("@")
     download = partial(snapshot_download, allow_patterns=list(patterns))
     page, again = f"{constants.ENDPOINT}/{repo}", "Run again to resume"
     try:
         if revision != "main":
-            main = Path(
-                constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", "main"
-            )
+            place = repo_folder_name(repo_id=repo, repo_type="model")
+            main = Path(constants.HF_HUB_CACHE, place, "refs", "main")
             pinned = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
             revision = revision or pinned
             with suppress(errors.LocalEntryNotFoundError):
@@ -103,14 +95,12 @@ def fetch_files(
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
         line = str(error).strip().splitlines()[0][:160]
         if isinstance(error, errors.RepositoryNotFoundError):
-            raise AudioLDMError(
-                f"{repo} has no such model, or needs a login ({line}).", f"See {page}."
-            ) from None
+            missing = f"{repo} has no such model or needs a login ({line})."
+            raise AudioLDMError(missing, f"See {page}.") from None
         if constants.HF_HUB_OFFLINE:
             line, again = "HF_HUB_OFFLINE is set", "Unset it"
         where = f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line})."
         files = what or ", ".join(patterns)
-        raise AudioLDMError(
-            where, f"{again}, or copy {files} from {page}/tree/main {instead}.", code=1
-        ) from None
+        hint = f"{again}, or copy {files} from {page}/tree/main {instead}."
+        raise AudioLDMError(where, hint, code=1) from None
     return Snapshot(folder, repo, folder.name)

@@ -131,10 +131,7 @@ def spec_of(vocoder: Any, stride: int, latent_channels: int) -> AudioSpec:
 
 
 def open_diffusers(folder: Path, choices: Choices) -> Components:
-    """The model of an AudioLDMPipeline's or AudioLDM2Pipeline's folder, with the heads that it was trained with.
-
-    ``heads="as-published"`` also pads texts as AudioLDM2Pipeline does.
-    """
+    """The model of a diffusers folder; ``heads="as-published"`` also pads texts as AudioLDM2Pipeline does."""
     kind = read_json(folder / "model_index.json").get("_class_name")
     if kind not in ("AudioLDMPipeline", "AudioLDM2Pipeline"):
         raise AudioLDMError(f"{folder} is a {kind}.", "Known: AudioLDMPipeline, AudioLDM2Pipeline.")
@@ -169,10 +166,7 @@ def micro_of(folder: Path) -> tuple[MicroControl, ...]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """``audioldm.json``, with an AudioSpec and Sampling in it; AudioLDMError where something is missing or wrong.
-
-    Their values must be of the defaults' types and in range.
-    """
+    """``audioldm.json`` with its AudioSpec and Sampling, values of usual types and in range.   Raises AudioLDMError."""
     about: dict[str, Any] = {"about": {}, "sha256": {}, **read_json(path)}
     for key, kind in ABOUT.items():
         if not isinstance(about.get(key), kind):
@@ -196,9 +190,8 @@ def read_about(path: Path) -> dict[str, Any]:
 def hashes_of(folder: Path, expected: Mapping[str, str] | None = None) -> dict[str, str]:
     """The sha256 of every weight file; AudioLDMError where one is not the ``expected``."""
     expected, hashes = expected or {}, dict[str, str]()
-    files = {
-        part: weight_file(folder / part) for part in HASHED if part in expected or (folder / part).is_dir()
-    }
+    parts = [part for part in HASHED if part in expected or (folder / part).is_dir()]
+    files = {part: weight_file(folder / part) for part in parts}
     for part, file in counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6):
         hashes[part] = weight_hash(file)
         if hashes[part] != expected.get(part, hashes[part]):
@@ -231,10 +224,7 @@ def read_scheduler(folder: Path) -> tuple[NoiseSchedule, Prediction]:
 
 
 def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write every component, cast to ``dtype`` if given, and what describes them; the folder appears when it is whole.
-
-    Stock diffusers opens it as AudioLDMPipeline where the U-Net is conditioned on CLAP's vector alone.
-    """
+    """Write all parts (cast to ``dtype``), whole or not at all; AudioLDMPipeline opens a model of one FiLM vector."""
     tokens, facts = model.token_encoder, [part for part in model.controls if isinstance(part, MicroControl)]
     with published(folder) as stage:
         for name in counted(NETS, "nets"):
@@ -260,20 +250,14 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
         if not isinstance(model.clap, NoClap):
             nets |= {"text_encoder": model.clap.text_encoder, "tokenizer": model.clap.tokenizer}
         if isinstance(tokens, AudioLDM2TextEncoder):
-            nets |= {
-                "projection_model": tokens.projection,
-                "language_model": tokens.gpt,
-                "text_encoder_2": tokens.t5.model,
-            }
+            nets |= {"projection_model": tokens.projection, "language_model": tokens.gpt}
+            nets["text_encoder_2"] = tokens.t5.model
         elif tokens is not None:
             nets["text_encoder_2"] = tokens.model
-        index: dict[str, Any] = {
-            name: [type(net).__module__.split(".")[0], type(net).__name__] for name, net in nets.items()
-        }
-        index |= {
-            "_class_name": "AudioLDM" if ours else "AudioLDMPipeline",
-            "scheduler": ["diffusers", "DDIMScheduler"],
-        }
+        kinds = {name: type(net) for name, net in nets.items()}
+        index: dict[str, Any] = {k: [v.__module__.split(".")[0], v.__name__] for k, v in kinds.items()}
+        index |= {"_class_name": "AudioLDM" if ours else "AudioLDMPipeline"}
+        index["scheduler"] = ["diffusers", "DDIMScheduler"]
         if isinstance(tokens, AudioLDM2TextEncoder):
             index["texts"] = "alone" if tokens.alone else "padded"
         write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))

@@ -123,9 +123,8 @@ def graphs(model: Components) -> dict[str, Graph]:
     tower, call = clap.text_encoder, net_call(model.unet)
     shape = model.spec.latent_shape(model.defaults.seconds, multiple_of(model.unet))
     latent = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-    words = clap.tokenizer(
-        "a dog barking", padding="max_length", max_length=clap.max_tokens, return_tensors="pt"
-    )
+    how = {"padding": "max_length", "max_length": clap.max_tokens, "return_tensors": "pt"}
+    words = clap.tokenizer("a dog barking", **how)
     film, mel = clap.embed_text(["a dog barking", ""]), decode(vae, latent)
     pair = {"x": torch.cat([latent, latent]), "t": torch.tensor([500.0, 500.0]), "film": film}
 
@@ -219,10 +218,7 @@ def sinc(g: Any, x: Any) -> Any:
 
 
 def periodic(first: int, g: Any, x: Any) -> Any:
-    """Sine (``first`` is 1) or cosine (0) of an angle by its series; WGSL's own are wrong by up to 2^-11.
-
-    Whole turns go first, in two parts, of which one is exact in float32 (Cody and Waite): a timestep's angle is 999.
-    """
+    """Sine (``first`` 1) or cosine (0) by its series, whole turns off first (Cody & Waite): WGSL's own err by 2^-11."""
 
     def constant(value: float) -> Any:
         return g.op("Constant", value_t=torch.tensor(value))

@@ -1,9 +1,7 @@
-"""A model of AudioLDM's shape as a checkpoint of the original code: every key that its strict loader wants.
-
-AudioSet's classifier and the projections of CLAP's auxiliary loss, which no generation uses, are zeros.
-"""
+"""A model of AudioLDM's shape as a checkpoint of the original code, with all that its strict loader wants."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,16 +45,14 @@ def original_state(model: Components) -> State:
     # its attention's matrices are 1 x 1 convolutions there
     first |= {key: value[..., None, None] for key, value in first.items() if value.dim() == 2}
     state, more = model.vocoder.state_dict(), ("mean", "scale")
-    vocoder = rename(state, VOCODER_NAMES, part="vocoder", drop=more, back=True)
-    parts: list[tuple[str, Mapping[str, Tensor]]] = [
-        (unet.PREFIX, rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True)),
-        (first_stage.PREFIX, first),
-        (f"{first_stage.PREFIX}vocoder.", vocoder),
-        (CLAP_PREFIX, clap_state(clap)),
-        ("", schedule_state(model.schedule)),
-        ("", {"scale_factor": torch.tensor(float(model.vae.config.scaling_factor))}),
-    ]
-    return {prefix + key: value.contiguous() for prefix, state in parts for key, value in state.items()}
+    parts: dict[str, Mapping[str, Tensor]] = {
+        unet.PREFIX: rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True),
+        first_stage.PREFIX: first,
+        f"{first_stage.PREFIX}vocoder.": rename(state, VOCODER_NAMES, part="vocoder", drop=more, back=True),
+        CLAP_PREFIX: clap_state(clap),
+        "": {**schedule_state(model.schedule), "scale_factor": torch.tensor(float(model.vae.config.scaling_factor))},
+    }  # fmt: skip
+    return {prefix + k: v.contiguous() for prefix, state in parts.items() for k, v in state.items()}
 
 
 def unet_shape(model: Components) -> UNetSizes:
@@ -79,44 +75,31 @@ def unet_shape(model: Components) -> UNetSizes:
 def clap_state(clap: TwoTowers) -> State:
     """Both towers in LAION's names, with all that its file has besides."""
     towers = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
-    state = joined_attention(rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True))
+    parted = rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True)
+    state = {k: v for k, v in parted.items() if not re.search(r"\.attn\.(query|key|value)\.", k)}
+    for key in (key for key in parted if ".attn.query." in key):
+        parts = [parted[key.replace("query", name)] for name in ("query", "key", "value")]
+        state[key.replace("query", "qkv")] = torch.cat(parts)
     config, width, front, sound = clap.audio_encoder.config, clap.dim, clap.extractor, "audio_branch."
     places = clap.text_encoder.config.max_position_embeddings
     state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
     state |= {f"logit_scale_{side}": torch.tensor(math.log(1 / 0.07)) for side in "at"}
-    for key, value in fourier(front.fft_window_size).items():
-        state[f"{sound}spectrogram_extractor.stft.{key}"] = value
-    state[f"{sound}logmel_extractor.melW"] = torch.from_numpy(front.mel_filters_slaney).float()
-    encoder = clap.audio_encoder.audio_model.audio_encoder
-    state |= {f"{sound}{key}": value for key, value in shift_masks(encoder).items()}
-    grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
-    ratio = config.spec_size // config.num_mel_bins
-    last = (CLASSES, config.hidden_size, max(1, grid // ratio), 3)
-    zeros = {"tscam_conv": last, "head": (CLASSES, CLASSES)}
-    for layer, shape in zeros.items():
-        state |= {f"{sound}{layer}.weight": torch.zeros(shape), f"{sound}{layer}.bias": torch.zeros(CLASSES)}
-    for layer in (f"{side}_transform.sequential.{i}" for side in ("text", "audio") for i in (0, 3)):
-        state |= {f"{layer}.weight": torch.zeros(width, width), f"{layer}.bias": torch.zeros(width)}
-    return state
-
-
-def joined_attention(theirs: State) -> State:
-    state: State = {}
-    for key, value in theirs.items():
-        if ".attn.query." in key:
-            parts = [theirs[key.replace("query", name)] for name in ("query", "key", "value")]
-            state[key.replace("query", "qkv")] = torch.cat(parts)
-        elif ".attn.key." not in key and ".attn.value." not in key:
-            state[key] = value
-    return state
-
-
-def fourier(size: int) -> State:
-    """torchlibrosa's short-time Fourier transform as convolutions: a periodic Hann window times cosines and sines."""
+    # torchlibrosa's short-time Fourier transform as convolutions: a periodic Hann window times cosines and sines
+    size = front.fft_window_size
     turns = torch.outer(torch.arange(size // 2 + 1), torch.arange(size)).double() * (2 * math.pi / size)
     window = torch.hann_window(size, dtype=torch.float64)
-    waves = {"conv_real.weight": turns.cos() * window, "conv_imag.weight": -turns.sin() * window}
-    return {key: value[:, None].float() for key, value in waves.items()}
+    for key, wave in (("real", turns.cos()), ("imag", -turns.sin())):
+        state[f"{sound}spectrogram_extractor.stft.conv_{key}.weight"] = (wave * window)[:, None].float()
+    state[f"{sound}logmel_extractor.melW"] = torch.from_numpy(front.mel_filters_slaney).float()
+    masks = shift_masks(clap.audio_encoder.audio_model.audio_encoder)
+    state |= {f"{sound}{key}": value for key, value in masks.items()}
+    grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
+    last = (CLASSES, config.hidden_size, max(1, grid // (config.spec_size // config.num_mel_bins)), 3)
+    unused = {f"{sound}tscam_conv": last, f"{sound}head": (CLASSES, CLASSES)}
+    unused |= {f"{side}_transform.sequential.{i}": (width,) * 2 for side in ("text", "audio") for i in (0, 3)}
+    for layer, shape in unused.items():
+        state |= {f"{layer}.weight": torch.zeros(shape), f"{layer}.bias": torch.zeros(shape[0])}
+    return state
 
 
 def shift_masks(encoder: Any) -> State:
@@ -138,18 +121,12 @@ def schedule_state(schedule: NoiseSchedule) -> State:
     before = torch.cat([torch.ones(1, dtype=torch.float64), product[:-1]])
     variance = betas * (1 - before) / (1 - product)
     state = {
-        "betas": betas,
-        "alphas_cumprod": product,
-        "alphas_cumprod_prev": before,
-        "sqrt_alphas_cumprod": product.sqrt(),
-        "sqrt_one_minus_alphas_cumprod": (1 - product).sqrt(),
-        "log_one_minus_alphas_cumprod": (1 - product).log(),
-        "sqrt_recip_alphas_cumprod": product.rsqrt(),
-        "sqrt_recipm1_alphas_cumprod": (1 / product - 1).sqrt(),
-        "posterior_variance": variance,
+        "betas": betas, "alphas_cumprod": product, "alphas_cumprod_prev": before, "logvar": torch.zeros(len(betas)),
+        "sqrt_alphas_cumprod": product.sqrt(), "sqrt_one_minus_alphas_cumprod": (1 - product).sqrt(),
+        "log_one_minus_alphas_cumprod": (1 - product).log(), "sqrt_recip_alphas_cumprod": product.rsqrt(),
+        "sqrt_recipm1_alphas_cumprod": (1 / product - 1).sqrt(), "posterior_variance": variance,
         "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
         "posterior_mean_coef1": betas * before.sqrt() / (1 - product),
         "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - product),
-        "logvar": torch.zeros(len(betas)),
-    }
+    }  # fmt: skip
     return {key: value.float() for key, value in state.items()}

@@ -58,10 +58,7 @@ TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
 
 
 def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
-    """The model that ``ref`` names, float32 on the CPU; None is the embedded one.   ``choices``: see ``Choices``.
-
-    Raises AudioLDMError where there is none, or it is of an unknown kind.
-    """
+    """The model that ``ref`` names (None: the embedded one), float32, on the CPU; see ``Choices``; or AudioLDMError."""
     options, path = Choices(**choices), EMBEDDED if ref in (None, "embedded") else Path(str(ref))
     if is_tango(home := path.parent if path.is_file() else path):
         return open_tango(home, options)
@@ -70,9 +67,7 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
             return open_folder(folder)
     if path.is_dir():
         if (path / "config.yaml").is_file() and not (path / "model_index.json").is_file():
-            raise AudioLDMError(
-                f"{path} is a run, not a whole model.", "Join its parts: audioldm export --ldm."
-            )
+            raise AudioLDMError(f"{path} is a run, no whole model.", "Join parts: audioldm export --ldm.")
         model = open_diffusers(path, options)
         if isinstance(model.clap.audio_encoder, MelEncoder):  # a folder of this project
             raise AudioLDMError(f"{path / 'audioldm.json'} is missing.", "Copy the model folder again.")
@@ -151,10 +146,7 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
         if not (path / "config.json").is_file():
             what, hint = f"{path} holds no {FOLDERS[kind][0]}", "Name another."
             if (path / "config.yaml").is_file():
-                what, hint = (
-                    f"{what}: the run is not finished",
-                    "Name its checkpoint (checkpoints/last.ckpt).",
-                )
+                what, hint = f"{what}: the run is not finished", "Name its checkpoints/last.ckpt."
             raise AudioLDMError(f"{what}.", hint)
         name, known = class_name(read_json(path / "config.json")), ALONE.get(kind)
         if known not in (None, name):

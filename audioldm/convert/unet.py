@@ -1,7 +1,4 @@
-"""The U-Net of AudioLDM, AudioLDM 2 and Stable Diffusion's family: CompVis names and shapes to diffusers'.
-
-A block is a residual one, then transformers where there is attention: one, or in AudioLDM 2 one for each context.
-"""
+"""The U-Net of AudioLDM, AudioLDM 2 and Stable Diffusion's family: CompVis names and shapes to diffusers'."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,9 +49,8 @@ def names(shape: UNetSizes) -> dict[str, str]:
     def block(theirs: str, ours: str, layer: int, here: int) -> None:
         """A residual block and the ``here`` transformers after it."""
         resnets[f"{theirs}.0"] = f"{ours}.resnets.{layer}"
-        transformers.update(
-            {f"{theirs}.{1 + j}": f"{ours}.attentions.{layer * many + j}" for j in range(here)}
-        )
+        for j in range(here):
+            transformers[f"{theirs}.{1 + j}"] = f"{ours}.attentions.{layer * many + j}"
 
     for n in range(levels * (layers + 1)):
         level, layer = divmod(n - 1, layers + 1)
@@ -74,10 +70,7 @@ def names(shape: UNetSizes) -> dict[str, str]:
 
 
 def average(state: State) -> State:
-    """The moving average of the U-Net in a whole checkpoint, in CompVis names; empty where there is none.
-
-    Its keys are the raw ones with every dot removed after ``model_ema.``, so they are found through the raw ones.
-    """
+    """The U-Net's moving average in CompVis names, found by the raw keys without their dots; empty if there is none."""
     flat = {("diffusion_model." + key).replace(".", ""): key for key in below(state, PREFIX)}
     shadow = {k: v for k, v in below(state, "model_ema.").items() if k not in ("decay", "num_updates")}
     if strange := sorted(shadow.keys() - flat.keys()):
@@ -100,21 +93,17 @@ def read_shape(state: State, prefix: str = "") -> UNetSizes:
     shapes, middle = Shapes(state, "U-Net", prefix), "mid_block.attentions"
     levels = range(max(1, shapes.count("down_blocks.")))
     channels = tuple(shapes.size(f"down_blocks.{i}.resnets.0.conv1.weight", 4) for i in levels)
-    keys = (
-        f"{middle}.{j}.transformer_blocks.0.attn2.to_k.weight"
-        for j in range(max(1, shapes.count(f"{middle}.")))
-    )
+    several = range(max(1, shapes.count(f"{middle}.")))
+    keys = (f"{middle}.{j}.transformer_blocks.0.attn2.to_k.weight" for j in several)
     widths = (shapes.size(key, axis=1) for key in keys)
     return UNetSizes(
-        channels=channels,
-        latent_channels=shapes.size("conv_in.weight", 4, axis=1),
-        layers=shapes.count("down_blocks.0.resnets."),
+        channels=channels, latent_channels=shapes.size("conv_in.weight", 4, axis=1),
+        layers=shapes.count("down_blocks.0.resnets."), depth=shapes.count(f"{middle}.0.transformer_blocks."),
         attention=tuple(shapes.count(f"down_blocks.{i}.attentions.") > 0 for i in levels),
         contexts=tuple(None if width == channels[-1] else width for width in widths),
-        depth=shapes.count(f"{middle}.0.transformer_blocks."),
         film_dim=shapes.size("class_embedding.weight", axis=1) if "class_embedding.weight" in state else None,
         linear=shapes.tensor(f"{middle}.0.proj_in.weight").dim() == 2,
-    )
+    )  # fmt: skip
 
 
 def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:

@@ -90,9 +90,7 @@ class Captioner(Component):
 
     @torch.no_grad()
     def candidates(self, sequence: Tensor, *, beams: int = 8) -> tuple[Tensor, Tensor]:
-        """The captions that a search with so many beams finds, likeliest first, as tokens (B, beams, L), and the mean
-        log-likelihood of their tokens (B, beams), nats.
-        """
+        """Captions of a beam search, likeliest first: tokens (B, beams, L), mean log-likelihoods (B, beams) in nats."""
         begin = torch.full((len(sequence), 1), BEGIN, device=sequence.device)
         inputs = torch.cat([self.prefix(sequence), self.decoder.transformer.wte(begin)], dim=1)
         result = self.decoder.generate(

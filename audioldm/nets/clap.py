@@ -51,10 +51,7 @@ def unread_words(encoder: Any, text: str) -> tuple[int, list[str]]:
 
 
 class MelEncoder(Component):
-    """The small audio tower: strided convolutions over a log-mel, then mean and maximum over time.
-
-    (B, 1, N) at the spec's rate, of 0.1 s or more, to (B, dim), not normalised.
-    """
+    """Strided convolutions over a log-mel, then mean and maximum over time: (B, 1, N), 0.1 s or more, to (B, dim)."""
 
     def __init__(
         self, spec: str = "16k_64", widths: Sequence[int] = (32, 64, 128, 256), dim: int = 256, hidden: int = 512
@@ -141,10 +138,7 @@ class TwoTowers(nn.Module):
         return self.text_encoder.dtype
 
     def embed_text(self, prompts: Sequence[str], function: TextCall | None = None) -> Tensor:
-        """Prompts to unit vectors (B, D), float32; the tokens above ``max_tokens`` are cut.
-
-        ``function`` runs in place of ``text_vectors``.
-        """
+        """Prompts to unit vectors (B, D), float32, cut at ``max_tokens``; ``function`` replaces ``text_vectors``."""
         check_texts(prompts)
         tokens = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
@@ -207,10 +201,7 @@ def in_space(folder: Path, clap: TwoTowers | NoClap) -> bool:
 
 
 def load_in_space(folder: Path, kind: type[InSpace], clap: TwoTowers | NoClap, recipe: str) -> InSpace:
-    """A net of ``kind`` from the folder that ``recipe`` exported, where ``clap`` is.
-
-    Raises AudioLDMError where it was trained on another CLAP.
-    """
+    """The net that ``recipe`` exported, where ``clap`` is.   Raises AudioLDMError if it was trained on another CLAP."""
     net: Any = load_component(folder, kind)
     if net.config.clap not in ("", clap_digest(clap)):
         hint = f"Name its model by --model, or train again: audioldm train {recipe}."
@@ -235,10 +226,7 @@ def build_small_clap(
     tokenizer: PreTrainedTokenizerFast, *, dim: int = 256, width: int = 128, layers: int = 2,
     widths: Sequence[int] = (32, 64, 128, 256), word_embeddings: Tensor | None = None,
 ) -> TwoTowers:  # fmt: skip
-    """Both towers, untrained.   ``word_embeddings`` (vocabulary, width) are where the text tower's begin.
-
-    Raises AudioLDMError where their width is another.
-    """
+    """Both towers, untrained; ``word_embeddings`` (vocabulary, width) to begin from.   Raises AudioLDMError."""
     text = build_text_encoder(tokenizer, width=width, layers=layers, dim=dim)
     if word_embeddings is not None:
         if word_embeddings.shape[1] != width:

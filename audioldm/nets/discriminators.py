@@ -37,9 +37,8 @@ class Period(nn.Module):
         super().__init__()
         self.period = period
         widths = [1, width, width * 4, width * 8, width * 8]
-        self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths)
-        )
+        layers = [nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0)) for a, b in pairwise(widths)]
+        self.layers = nn.ModuleList(map(weight_norm, layers))
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -62,22 +61,19 @@ class Resolution(nn.Module):
         super().__init__()
         self.n_fft, self.phases = n_fft, phases
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-        self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, width, (3, 9), (1, stride), (1, 4)))
-            for a, stride in ((1 + phases, 1), (width, 2), (width, 2), (width, 2))
-        )
+        ends = ((1 + phases, 1), (width, 2), (width, 2), (width, 2))
+        layers = [nn.Conv2d(channels, width, (3, 9), (1, stride), (1, 4)) for channels, stride in ends]
+        self.layers = nn.ModuleList(map(weight_norm, layers))
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, wave: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 1, N) to logits (B, 1, frames, bins/8) and features."""
         with torch.autocast(wave.device.type, enabled=False):
             window = self.window.to(torch.promote_types(self.window.dtype, torch.float32))
-            values = torch.stft(
-                wave[:, 0].to(window), self.n_fft, self.n_fft // 4, window=window, return_complex=True
-            ).transpose(1, 2)
-            picture = values.abs()[:, None]
+            sizes: dict[str, Any] = {"n_fft": self.n_fft, "hop_length": self.n_fft // 4, "window": window}
+            values = torch.stft(wave[:, 0].to(window), **sizes, return_complex=True).transpose(1, 2)
+            picture = torch.view_as_real(values).permute(0, 3, 1, 2) if self.phases else values.abs()[:, None]
             if self.phases:
-                picture = torch.view_as_real(values).permute(0, 3, 1, 2)
                 picture = picture * (picture.square().sum(1, keepdim=True) + 1e-4) ** -0.25
         return _run(self.layers, self.last, picture)
 
@@ -105,8 +101,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, *, width: int = 64, depth: int = 3) -> None:
         super().__init__()
         widths = [1] + [width * min(2**i, 8) for i in range(depth + 1)]
-        strides = [2] * depth + [1]
-        sizes = zip(widths, widths[1:], strides, strict=False)
+        sizes = zip(widths, widths[1:], [2] * depth + [1], strict=True)
         self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, 4, s, 1)) for a, b, s in sizes)
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 

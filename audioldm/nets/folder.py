@@ -116,9 +116,7 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
         for key, hint in typing.get_type_hints(component.__init__).items():
             many = isinstance(config.get(key), list) and hint is float
             if key in config and (many or not fits(config[key], leaves(hint))):
-                raise AudioLDMError(
-                    f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it again."
-                )
+                raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it.")
         return component.from_config(dict(config))
     module = component(component.config_class.from_dict(dict(config)))
     for one, other in PAIRS:  # transformers passes over what one of two lists has more
@@ -175,27 +173,19 @@ class Undrawn(TorchFunctionMode):
 
 
 def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> Any:
-    """``make()`` with ``state`` as its weights, strictly; float32, eval mode.
-
-    Raises AudioLDMError where it cannot be made, and for the first tensor that does not belong to it.
-    """
+    """``make()`` with exactly ``state`` as its weights; float32, eval mode.   Raises AudioLDMError."""
     try:
         with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
             module = make()
-        convolutions = (
-            m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d)
-        )
-        if any(min(*m.stride, *m.dilation) < 1 for m in convolutions):
+        parts = (m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d))
+        if any(min(*m.stride, *m.dilation) < 1 for m in parts):
             raise ValueError("a stride or dilation is below 1")
     except AudioLDMError:
         raise
     except Exception as error:  # whatever a library says of a configuration that it cannot use
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
-    expected = module.state_dict()
-    state = {
-        k: v.float() if v.is_floating_point() else v for k, v in completed(module, state, expected).items()
-    }
-    check_state(expected, state, place)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
+    check_state(module.state_dict(), state, place)
     # A matrix product may round by where its operands lie (MKL on AMD does): the same weights from another file would
     # give another sound, so all are copied where one is not at a multiple of 16 bytes.   All, because one view that is
     # left would hold the whole file in memory beside the copies.
@@ -213,8 +203,9 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])}"[:160] if lines else type(error).__name__
 
 
-def completed(module: nn.Module, state: Mapping[str, Tensor], expected: State) -> State:
+def completed(module: nn.Module, state: Mapping[str, Tensor]) -> State:
     """``state`` in the names of today's libraries, with the buffers that these compute and weights' second names."""
+    expected = module.state_dict()
     names = [(key, id(value)) for key, value in module.named_parameters(remove_duplicate=False)]
     tensors = {number: state[key] for key, number in reversed(names) if key in state}
     state = {
@@ -287,10 +278,7 @@ def weight_file(folder: Path | str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Everything in a weight file, on the CPU; a pickle is opened with ``weights_only=True`` or not at all.
-
-    Raises AudioLDMError for a missing, truncated or foreign file, and for one that would run code when opened.
-    """
+    """Everything in a weight file, on the CPU, pickles as weights only.   Raises AudioLDMError for all else."""
     if not path.is_file():
         raise AudioLDMError(f"{path} is missing.", "Check the path.")
     try:

@@ -28,20 +28,15 @@ Net = TypeVar("Net", bound=nn.Module)
 def fuse(net: Net) -> Net:
     """A copy of ``net`` on the same weights with fused blocks, for inference; those of another make stay."""
     twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
-    for module in list(twin.modules()):
-        if type(module) in BLOCKS and fusible(module):
-            module.__class__ = BLOCKS[type(module)]
-        if type(getattr(module, "conv_norm_out", None)) is nn.GroupNorm and type(module.conv_act) is nn.SiLU:
-            module.conv_norm_out.__class__, module.conv_act = NormedSiLU, nn.Identity()
-        if (
-            isinstance(module, Attention)
-            and has(module, WIDE)
-            and module.group_norm
-            and module.inner_dim > 256
-        ):
-            module.set_processor(WideAttention())
-        if isinstance(net, SpeechT5HifiGan) and isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            module.weight.data = module.weight.mT.contiguous().mT  # channels last, for pictures of one row
+    for part in list(twin.modules()):
+        if type(part) in BLOCKS and fusible(part):
+            part.__class__ = BLOCKS[type(part)]
+        if type(getattr(part, "conv_norm_out", None)) is nn.GroupNorm and type(part.conv_act) is nn.SiLU:
+            part.conv_norm_out.__class__, part.conv_act = NormedSiLU, nn.Identity()
+        if isinstance(part, Attention) and has(part, WIDE) and part.group_norm and part.inner_dim > 256:
+            part.set_processor(WideAttention())
+        if isinstance(net, SpeechT5HifiGan) and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
+            part.weight.data = part.weight.mT.contiguous().mT  # channels last, for pictures of one row
     if timed := [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]:
         shifts = Shifts([block.time_emb_proj for block in timed])
         for place, block in enumerate(timed):

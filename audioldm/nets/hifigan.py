@@ -30,10 +30,7 @@ class HifiGanSizes:
 def build_hifigan(
     *, mel_mean: float | None = None, mel_std: float | None = None, **sizes: Any
 ) -> SpeechT5HifiGan:
-    """Mel to waveform, of ``HifiGanSizes``.   Defaults: AudioLDM's 16 kHz vocoder, 55.27 M parameters.
-
-    With ``mel_mean`` and ``mel_std`` the input is normalised inside the net (its own ``mean`` and ``scale`` buffers).
-    """
+    """Mel to waveform, of ``HifiGanSizes`` (AudioLDM's: 55.27 M); with mean and std the net normalises its input."""
     shape, normalise = HifiGanSizes(**sizes), mel_mean is not None and mel_std is not None
     config = SpeechT5HifiGanConfig(
         model_in_dim=shape.mels, sampling_rate=shape.rate, upsample_initial_channel=shape.channels,

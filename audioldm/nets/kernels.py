@@ -245,10 +245,7 @@ def normed(
     x: Tensor, norm: torch.nn.GroupNorm, *, silu: bool, bias: Tensor | None = None, shift: Tensor | None = None,
     table: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; and its ``TABLE`` (B, 5, C).
-
-    Without ``table`` there may be none, but an empty tensor.
-    """
+    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; its ``TABLE`` (B, 5, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
@@ -328,9 +325,8 @@ class Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        total, slopes = (
-            g if g is None else g.contiguous(memory_format=torch.channels_last) for g in gradients
-        )
+        last = torch.channels_last
+        total, slopes = (g if g is None else g.contiguous(memory_format=last) for g in gradients)
         active = None if slopes is None else ctx.saved_tensors[0]
         out: Any = total if slopes is None else torch.empty_like(slopes)
         rows, channels, wide, high = tiles(out)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as nnf
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
@@ -44,15 +45,12 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
 
 def minilm_tokenizer(folder: Path | None = None) -> PreTrainedTokenizerFast:
     """MiniLM's word pieces; its special tokens are renamed to RoBERTa's, which CLAP's text tower expects."""
-    from tokenizers import Tokenizer
-
     content = json.loads(((folder or minilm_folder()) / "tokenizer.json").read_text(encoding="utf-8"))
     names = {old: new for new, old in ROLES.items()}
     content["model"]["vocab"] = {names.get(word, word): i for word, i in content["model"]["vocab"].items()}
     content["model"]["unk_token"] = "<unk>"
-    content["added_tokens"] = [
-        {**t, "content": names.get(t["content"], t["content"])} for t in content["added_tokens"]
-    ]
+    for token in content["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
     content.update(post_processor=None, padding=None, truncation=None)
     return wrap_tokenizer(Tokenizer.from_str(json.dumps(content)))
 

@@ -68,9 +68,8 @@ class AudioLDM2TextEncoder(nn.Module):
         vectors = torch.cat([self.clap.embed_text([text]) for text in texts])
         if self.alone:
             rows: list[Any] = [t5.rows(slice(i, i + 1)).trimmed() for i in range(len(texts))]
-            parts = [
-                self.generate(v[None], row.tokens, row.mask) for v, row in zip(vectors, rows, strict=True)
-            ]
+            pairs = zip(vectors, rows, strict=True)
+            parts = [self.generate(vector[None], row.tokens, row.mask) for vector, row in pairs]
             first = torch.cat([part * (text != "") for part, text in zip(parts, texts, strict=True)])
         else:  # T5's states of the padding, too, which GPT-2 masks but counts
             how = {"padding": True, "truncation": True, "max_length": self.t5.longest, "return_tensors": "pt"}

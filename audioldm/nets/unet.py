@@ -72,10 +72,7 @@ def build_unet(kind: Kind = "film", **sizes: Any) -> LatentUNet:
 
 
 def with_variance(unet: LatentUNet) -> LatentUNet:
-    """``unet``, in place, with twice the output channels, the new ones 0: the shares of ``posterior.log_variance``.
-
-    Improved DDPM (arXiv:2102.09672) sec. 3.1.
-    """
+    """``unet``, in place, with shares of its log variance as further channels, first 0.   arXiv:2102.09672 sec. 3.1."""
     if not learns_variance(unet):
         old: Any = unet.conv_out
         wide = nn.Conv2d(old.in_channels, 2 * old.out_channels, old.kernel_size, padding=old.padding)

@@ -36,10 +36,7 @@ def stride_of(vae: AutoencoderKL) -> int:
 
 
 def encode(vae: AutoencoderKL, mel: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-mel (B, 1, T, F) to the posterior's raw mean and std, each (B, C, T/stride, F/stride).
-
-    Raises ValueError where T or F is not a multiple of the stride, which would shift the decoded mel.
-    """
+    """Log-mel (B, 1, T, F) to the posterior's raw mean and std, both (B, C, T/stride, F/stride); else ValueError."""
     stride = stride_of(vae)
     if mel.shape[-1] % stride or mel.shape[-2] % stride:
         raise ValueError(f"mel {tuple(mel.shape)}: frames and bins must be multiples of {stride}")

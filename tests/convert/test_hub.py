@@ -191,7 +191,7 @@ def test_no_network_names_the_files_and_the_place(hub, monkeypatch, tmp_path):
 
 
 def test_what_the_hub_has_not_is_told(hub):
-    with refused("someone/nothing has no such model or file, or needs a login"):
+    with refused("someone/nothing has no such model or needs a login"):
         fetch_model("someone/nothing")
     (hub.root / "model_index.json").unlink()
     with refused("someone/toy has no model_index.json"):
