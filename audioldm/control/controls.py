@@ -12,17 +12,9 @@ from torch.nn import functional as nnf
 from torch.utils._pytree import tree_map
 
 from audioldm.batch import Condition
+from audioldm.control import nets
 from audioldm.control.maps import pictures
-from audioldm.control.nets import (
-    UNITS,
-    ControlNet,
-    IPAdapter,
-    MicroConditioning,
-    T2IAdapter,
-    joined,
-    widths_of,
-    with_facts,
-)  # fmt: skip
+from audioldm.control.nets import ControlNet, IPAdapter, MicroConditioning, T2IAdapter
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json
@@ -71,7 +63,7 @@ class MapControl:
                 part = part * nnf.adaptive_avg_pool2d(self.scale * share, (part.shape[2], 1))
                 return nnf.pad(part, (0, 0) * (part.dim() - 1) + (0, len(x) - len(part)))
 
-            return call(x, t, condition, **joined(residuals, tree_map(weighed, added)))
+            return call(x, t, condition, **nets.joined(residuals, tree_map(weighed, added)))
 
         return called
 
@@ -108,11 +100,11 @@ class MicroControl:
 
     def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
         """``call`` with the facts in every row, guided or not."""
-        facts = {**dict(zip(UNITS, self.net.config.usual, strict=True)), **self.facts}
-        row = torch.tensor([[facts[name] for name in UNITS]], device=self.net.inside.weight.device)
+        facts = {**dict(zip(nets.UNITS, self.net.config.usual, strict=True)), **self.facts}
+        row = torch.tensor([[facts[name] for name in nets.UNITS]], device=self.net.inside.weight.device)
 
         def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:
-            return call(x, t, with_facts(condition, self.net, row), **residuals)
+            return call(x, t, nets.with_facts(condition, self.net, row), **residuals)
 
         return called
 
@@ -146,7 +138,7 @@ def check_fits(
     elif isinstance(net, T2IAdapter):
         fits = strides and tuple(net.config.levels) == widths
     else:
-        fits = list(net.config.widths) == widths_of(unet) and dim in (None, net.config.dim)
+        fits = list(net.config.widths) == nets.widths_of(unet) and dim in (None, net.config.dim)
     if not fits:
         why = f"The {type(net).__name__} was trained for another U-Net than {name}'s."
         raise AudioLDMError(why, "Train one on this model: audioldm recipes control/t2i_adapter.")
@@ -165,6 +157,8 @@ def parse_facts(texts: Sequence[str]) -> dict[str, float]:
             facts[name] = float(value)
         except ValueError:
             name = ""
-        if name not in UNITS or not abs(facts[name]) < 1e6:
-            raise AudioLDMError(f"micro={text} is no fact.", f"Use FACT=NUMBER; known: {', '.join(UNITS)}.")
+        if name not in nets.UNITS or not abs(facts[name]) < 1e6:
+            raise AudioLDMError(
+                f"micro={text} is no fact.", f"Use FACT=NUMBER; known: {', '.join(nets.UNITS)}."
+            )
     return facts

@@ -185,13 +185,6 @@ class IPAdapter(Component):
         self.to_k = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
         self.to_v = nn.ModuleList(zeroed(nn.Linear(width, inner, bias=False)) for inner in widths)
 
-    @classmethod
-    def of(
-        cls, unet: LatentUNet, dim: int, *, tokens: int = 4, width: int = 128, base: str = ""
-    ) -> "IPAdapter":
-        """One that fits ``unet`` and CLAP vectors of ``dim``."""
-        return cls(dim=dim, widths=tuple(widths_of(unet)), tokens=tokens, width=width, base=base)
-
     def around(
         self, call: NetCall, unet: LatentUNet, vector: Tensor, scale: float = 1.0, rows: int | None = None
     ) -> NetCall:
@@ -244,10 +237,7 @@ class MicroConditioning(Component):
         self, dim: int = 256, waves: int = 32, hidden: int = 128, usual: Sequence[float] = (0.0,) * len(UNITS)
     ) -> None:
         super().__init__()
-        self.inside = nn.Linear(len(UNITS) * waves, hidden)
-        self.outside = nn.Linear(hidden, dim)
-        nn.init.zeros_(self.outside.weight)
-        nn.init.zeros_(self.outside.bias)
+        self.inside, self.outside = nn.Linear(len(UNITS) * waves, hidden), zeroed(nn.Linear(hidden, dim))
 
     def forward(self, facts: Tensor) -> Tensor:
         values = (facts / facts.new_tensor(list(UNITS.values()))).abs().flatten()

@@ -17,17 +17,8 @@ from audioldm.convert.names import below
 from audioldm.datasets.latents import read_index
 from audioldm.diffusion import schedule as schedules
 from audioldm.errors import AudioLDMError
+from audioldm.nets import folder as files
 from audioldm.nets.clap import MelEncoder, NoClap
-from audioldm.nets.folder import (
-    SUFFIXES,
-    class_name,
-    fill,
-    find_weights,
-    read_json,
-    read_weights,
-    state_digest,
-    weight_hash,
-)  # fmt: skip
 from audioldm.nets.text_encoder import LONGEST, T5TextEncoder
 from audioldm.nets.unet import kind_of, with_variance
 from audioldm.nets.vae import encoder_digest
@@ -86,9 +77,9 @@ def open_model(ref: str | Path | None = None, **choices: Any) -> Components:
 def check_ref(path: Path, ref: str) -> None:
     """Refuse a file that is no weight file, and what is neither here nor the name of a repository."""
     if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(SUFFIXES)}.")
-    elif Path(ref).suffix in SUFFIXES or not HUB_ID.fullmatch(ref):
+        if path.suffix not in files.SUFFIXES:
+            raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(files.SUFFIXES)}.")
+    elif Path(ref).suffix in files.SUFFIXES or not HUB_ID.fullmatch(ref):
         hint = "Name a folder that holds model_index.json, a .ckpt file, or owner/name."
         raise AudioLDMError(f"{ref} is not a model folder, a checkpoint, or a hub id.", hint)
 
@@ -110,7 +101,7 @@ class Part:
         if is_tango(self.path):
             return [self.path / TANGO_MAIN, self.path / TANGO_VAE]
         places = dict.fromkeys(Folder(self.path).place(name) for name in FOLDERS[self.kind])
-        return [file for place in places if place.is_dir() for file in find_weights(place)]
+        return [file for place in places if place.is_dir() for file in files.find_weights(place)]
 
     def open(self) -> Any:
         name, source = FOLDERS[self.kind][0], cast(Source, Folder(self.path, self.choices.heads))
@@ -148,7 +139,7 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
             if (path / "config.yaml").is_file():
                 what, hint = f"{what}: the run is not finished", "Name its checkpoints/last.ckpt."
             raise AudioLDMError(f"{what}.", hint)
-        name, known = class_name(read_json(path / "config.json")), ALONE.get(kind)
+        name, known = files.class_name(files.read_json(path / "config.json")), ALONE.get(kind)
         if known not in (None, name):
             raise AudioLDMError(f"{path} holds a {name}, no {known}.", "Name another folder.")
     return Part(kind, path, str(ref), options)
@@ -200,7 +191,7 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     task = settings["task"]
     if name not in task:
         raise AudioLDMError(f"The run {settings.get('recipe')!r} trained no {name}.", "Name another run.")
-    content = read_weights(file)
+    content = files.read_weights(file)
     weights, callbacks = content.get("state_dict"), content.get("callbacks") or {}
     if not isinstance(weights, dict):
         raise AudioLDMError(f"{file} has no state_dict.", "Name a checkpoint of a training.")
@@ -208,7 +199,7 @@ def open_run_checkpoint(file: Path, name: str) -> Any:
     for item in callbacks.values():
         state = item.get("shadows", {}).get("ema", state) if isinstance(item, dict) else state
     wide = name == "unet" and task.get("learned_variance")
-    return fill(lambda: with_variance(built(task[name])) if wide else built(task[name]), state, file)
+    return files.fill(lambda: with_variance(built(task[name])) if wide else built(task[name]), state, file)
 
 
 def built(node: Any) -> Any:
@@ -229,7 +220,7 @@ def built(node: Any) -> Any:
 def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5TextEncoder | None) -> Components:
     """The model of a run's U-Net and parts.   AudioLDMError where its latents were not made with these."""
     settings, index = run_settings(run), index_of(run)
-    hears = "" if clap.audio_encoder is None else state_digest(clap.audio_encoder)
+    hears = "" if clap.audio_encoder is None else files.state_digest(clap.audio_encoder)
     for what, digest in {"encoder": encoder_digest(vae), "clap": hears}.items():
         if digest != index[what]:
             raise AudioLDMError(f"The U-Net's latents were not made with this {what}.", "Name the right one.")
@@ -261,6 +252,6 @@ def t5_of_run(run: Path, named: str | None = None) -> str | None:
     if named is None and not Path(item["file"]).is_file():
         raise AudioLDMError(f"{item['file']} is missing, with which the tokens were made.", "Name it: --t5.")
     part = find_part(named or Path(item["file"]).parent, "text_encoder")
-    if weight_hash(part.files[0]) != item["sha256"]:
+    if files.weight_hash(part.files[0]) != item["sha256"]:
         raise AudioLDMError(f"The U-Net's tokens were not made with t5={part.ref}.", "Name the right one.")
     return part.ref

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch
 from audioldm.control.maps import known, pictures
-from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
 from audioldm.convert.reference import open_model
 from audioldm.datasets.latents import MAP
 from audioldm.errors import AudioLDMError
@@ -86,7 +86,7 @@ def build_control(
     """
     width, layers, tokens, depth = ((SIZES | sizes)[name] for name in ("width", "layers", "tokens", "depth"))
     if kind == "ip_adapter":
-        return IPAdapter.of(unet, dim, tokens=tokens, width=width, base=base)
+        return IPAdapter(dim, widths_of(unet), tokens, width, base)
     if kind not in ("t2i_adapter", "controlnet"):
         raise AudioLDMError(f"kind={kind!r} is no control.", "Known: controlnet, t2i_adapter, ip_adapter.")
     if map is None:

@@ -8,7 +8,7 @@ import torch
 from audioldm.batch import Condition
 from audioldm.components import steered
 from audioldm.control.controls import AudioPromptControl, MapControl, load_net
-from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined
+from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
 from audioldm.diffusion.windows import window_at
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import save_component
@@ -38,7 +38,7 @@ def controls(unet, curve):
     return {
         "controlnet": MapControl(ControlNet.of(unet, "loudness", stride=4), curve, SPEC),
         "t2i_adapter": MapControl(T2IAdapter.of(unet, "loudness", stride=4, width=16), curve, SPEC),
-        "ip_adapter": AudioPromptControl(IPAdapter.of(unet, 16, width=8), torch.ones(1, 16)),
+        "ip_adapter": AudioPromptControl(IPAdapter(16, widths_of(unet), width=8), torch.ones(1, 16)),
     }
 
 

@@ -137,7 +137,9 @@ def test_unknown_kernels_need_the_configuration_beside(pipe, tmp_path):
     state = vocoder_state(pipe.vocoder)
     state["ups.0.weight"] = torch.zeros(32, 16, 10)
     torch.save({"generator": state}, tmp_path / "g.ckpt")
-    with refused(r"kernels \(10, 16, 8, 4, 4\) are none of the published ones.*configuration beside the file: g.json"):
+    with refused(
+        r"kernels \(10, 16, 8, 4, 4\) are none of the published ones.*configuration beside the file: g.json"
+    ):
         read_checkpoint(tmp_path / "g.ckpt")
     config = {"upsample_rates": [5, 4, 2, 2, 2], "sampling_rate": 16000}
     (tmp_path / "g.json").write_text(json.dumps({**config, "resblock_dilation_sizes": [[1, 3, 5]] * 3}))
