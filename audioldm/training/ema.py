@@ -40,10 +40,10 @@ class Averages(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         """Begin at the weights, unless a checkpoint has brought averages."""
+        state = module.averaged.state_dict()
         for name in self.shares():
-            old, state = self.shadows.get(name, {}), module.averaged.state_dict()
-            kept = {k: like(v, old[k]) if k in old else v.detach().clone() for k, v in state.items()}
-            self.shadows[name] = kept
+            old = self.shadows.get(name, {})
+            self.shadows[name] = {k: like(v, old.get(k, whole(v))) for k, v in state.items()}
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
@@ -80,9 +80,8 @@ class Ema(Averages):
     raw: dict[str, Tensor] | None = field(default=None, init=False)
 
     def shares(self) -> dict[str, float]:
-        if self.decay is None:
-            return {}
-        return {"ema": 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))}
+        least = (1 + self.updates) / (10 + self.updates)
+        return {} if self.decay is None else {"ema": 1 - min(self.decay, least)}
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
         if self.shadows:
@@ -111,10 +110,7 @@ def averaged(trainer: Any, module: Any) -> Iterator[None]:
 
 @dataclass(eq=False)
 class PowerEma(Averages):
-    """Power-function averages of ``widths``; every ``every`` batches all go to ``folder``; None follows nothing.
-
-    Average <- (1 - 1/t)^(g + 1) average + the rest of the weights.
-    """
+    """Power-function averages of ``widths``; every ``every`` batches all go to ``folder``; None follows nothing."""
 
     folder: str | Path
     every: int | None = None
@@ -168,37 +164,28 @@ def coefficients(t: Tensor, g: Tensor, *, at: float, width: float) -> Tensor:
 
     Least squares on the densities, with the sum held at 1 so that constant weights stay what they are.   (n,) float64.
     """
-    t, g = t.double(), g.double()
+    t, g, n = t.double(), g.double(), len(t)
     goal_t, goal_g = torch.tensor([float(at), exponent(width)], dtype=torch.float64)
-    right, n = overlap(t, g, goal_t, goal_g), len(t)
+    right = torch.cat([overlap(t, g, goal_t, goal_g), torch.ones(1, dtype=torch.float64)])
     system = torch.ones(n + 1, n + 1, dtype=torch.float64)
     system[:n, :n], system[n, n] = overlap(t[:, None], g[:, None], t, g), 0
-    solved = torch.linalg.lstsq(system, torch.cat([right, right.new_ones(1)]), driver="gelsd")
-    solution: Tensor = solved.solution
+    solution: Tensor = torch.linalg.lstsq(system, right, driver="gelsd").solution
     return solution[:n]
 
 
-def stored_averages(folder: Path | str, *, at: int | None = None) -> list[tuple[Path, str, int]]:
-    """(file, width, step) of what PowerEma stored in ``folder`` up to step ``at`` (None: all).
+def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
+    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32.
 
-    Raises AudioLDMError if there is none.
+    Raises AudioLDMError if there is none up to that step.
     """
-    stored = []
+    stored = list[tuple[Path, str, int]]()
     for path in sorted(Path(folder).glob("batch-*.safetensors")):
         with open_tensors(path, "pt") as file:
-            names = sorted({key.partition("/")[0] for key in file.keys()})  # noqa: SIM118
-            stored += [(path, name, int(file.metadata()["step"])) for name in names]
+            names, step = {key.partition("/")[0] for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
+        stored += [(path, name, step) for name in sorted(names) if at is None or step <= at]
     if not stored:
-        raise AudioLDMError(f"{folder} holds no stored averages.", "Train with callbacks.power_ema.every=N.")
-    stored = [entry for entry in stored if at is None or entry[2] <= at]
-    if not stored:
-        raise AudioLDMError(f"No average in {folder} is from step {at} or before.", "Choose a later step.")
-    return stored
-
-
-def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> dict[str, Tensor]:
-    """The average of ``width`` at step ``at`` (None: the last) from what PowerEma stored in ``folder``; float32."""
-    stored = stored_averages(folder, at=at)
+        what = f"{folder} holds no stored averages{'' if at is None else f' from step {at} or before'}."
+        raise AudioLDMError(what, "Train with callbacks.power_ema.every=N, or choose a later step.")
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)

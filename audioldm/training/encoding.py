@@ -5,11 +5,10 @@ device, in bfloat16 on a GPU, which works on a batch while the one before is tak
 of its own.   B batch, N samples, D embedding, L tokens, E their width.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -75,16 +74,17 @@ class Source:
         rows = [Row("", SOUNDS[kind][1], labels=(kind,), source="synthetic") for kind in kinds]
         return Source(data, rows, [0] * len(rows))
 
-    def about(self, row: int, draw: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Captions and labels of one window; those of both rows, the captions joined, if another is mixed in."""
-        first = self.rows[row]
-        partner = self.data.partner(row, draw) if isinstance(self.data, AudioText) else None
-        if partner is None:
-            return first.captions, first.labels
-        one, two = first.captions, self.rows[partner].captions
-        count = max(len(one), len(two))
-        texts = tuple(both(one[i % len(one)], two[i % len(two)]) for i in range(count))
-        return texts, first.labels + self.rows[partner].labels
+    def about(self, row: int, draw: int) -> dict[str, Any]:
+        """What belongs to a window beside its sound; captions and labels of both rows where another is mixed in."""
+        first, clips = self.rows[row], self.data if isinstance(self.data, AudioText) else None
+        partner = None if clips is None else clips.partner(row, draw)
+        texts, labels = first.captions, first.labels
+        if partner is not None:
+            second, labels = self.rows[partner].captions, labels + self.rows[partner].labels
+            count = max(len(texts), len(second))
+            texts = tuple(both(texts[i % len(texts)], second[i % len(second)]) for i in range(count))
+        facts = None if clips is None else clips.facts(row, draw)
+        return {"texts": texts, "labels": labels, "source": first.source, "facts": facts}
 
 
 def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
@@ -95,17 +95,7 @@ def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
     return sorted(out, key=lambda job: sources[job[0]].buckets[job[1]])
 
 
-class About(NamedTuple):
-    """What belongs to a window beside its sound."""
-
-    texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    source: str
-    maps: dict[str, Tensor]
-    facts: Tensor | None
-
-
-class Windows(Dataset[tuple[Tensor, list[About]]]):
+class Windows(Dataset[tuple[Tensor, list[dict[str, Any]]]]):
     """The windows of ``todo`` in batches of up to ``batch_size``, each of one bucket.
 
     An item is the waves (B, 1, N) at the level that nets know, and what belongs to each.
@@ -114,8 +104,7 @@ class Windows(Dataset[tuple[Tensor, list[About]]]):
     def __init__(
         self, sources: Sequence[Source], todo: Sequence[Job], spec: AudioSpec, cuts: Cuts, batch_size: int = 1
     ) -> None:
-        self.sources, self.spec, self.cuts = sources, spec, cuts
-        self.batches: list[list[Job]] = []
+        self.sources, self.spec, self.cuts, self.batches = sources, spec, cuts, list[list[Job]]()
         for _, group in groupby(todo, key=lambda job: sources[job[0]].buckets[job[1]]):
             jobs = list(group)
             self.batches += [jobs[i : i + batch_size] for i in range(0, len(jobs), batch_size)]
@@ -123,15 +112,14 @@ class Windows(Dataset[tuple[Tensor, list[About]]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, list[About]]:
+    def __getitem__(self, index: int) -> tuple[Tensor, list[dict[str, Any]]]:
         waves, every = [], []
         for place, row, draw in self.batches[index]:
             source = self.sources[place]
             wave = varied(source.data[(row, draw)][0], row, draw, speed=self.cuts.speed)
             waves.append(normalise_peak(wave[None])[0])
             maps = {name: MAPS[name].analyse(waves[-1][0], self.spec) for name in self.cuts.maps}
-            facts = source.data.facts(row, draw) if isinstance(source.data, AudioText) else None
-            every.append(About(*source.about(row, draw), source.rows[row].source, maps, facts))
+            every.append({"maps": maps, **source.about(row, draw)})
         return torch.stack(waves), every
 
 
@@ -146,31 +134,33 @@ class Nets:
         self.known = dict[str, tuple[Tensor, Tensor | None]]()
 
     @torch.no_grad()
-    def learn(self, texts: Sequence[str]) -> None:
+    def start(self, wave: Tensor, texts: Sequence[str]) -> tuple[list[Tensor], Any]:
+        """Begin to encode waves (B, 1, N), and know the texts; a GPU goes on by itself.
+
+        Mean, std and, where sounds are embedded, audio (B, D), on the CPU after the event beside them, if any.
+        """
         if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
             self.known.update(zip(new, self.texts(new), strict=True))
-
-    @torch.no_grad()
-    def start(self, wave: Tensor) -> Callable[[], list[Tensor]]:
-        """Begin to encode waves (B, 1, N); a GPU goes on by itself.
-
-        The function that is returned waits for mean, std and, where sounds are embedded, audio (B, D), on the CPU.
-        """
-        gpu = self.device.type == "cuda"
-        wave = wave.to(self.device, non_blocking=True)
+        gpu, wave = self.device.type == "cuda", wave.to(self.device, non_blocking=True)
         mel = self.log_mel(wave)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=gpu):
             parts = [*encode(self.vae, mel)]
             parts += [self.clap.embed_audio(wave, self.spec.rate)] if self.hears else []
         parts = [part.float().to("cpu", non_blocking=True) for part in parts]
-        done = torch.cuda.current_stream().record_event() if gpu else None
+        return parts, torch.cuda.current_stream().record_event() if gpu else None
 
-        def arrived() -> list[Tensor]:
-            if done is not None:
-                done.synchronize()
-            return parts
-
-        return arrived
+    def taken_apart(self, every: list[dict[str, Any]], parts: list[Tensor], event: Any) -> Iterator[Encoded]:
+        """The windows of a batch that was begun."""
+        if event is not None:
+            event.synchronize()
+        mean, std, *audio = parts
+        for i, about in enumerate(every):
+            texts = about.pop("texts")
+            vectors, sequences = zip(*(self.known[text] for text in texts), strict=True)
+            text, tokens = torch.stack(vectors), tuple(part for part in sequences if part is not None)
+            # a U-Net that reads no vector has one of length 1
+            sound = audio[0][i] if audio and text.shape[1] > 1 else text[0]
+            yield Encoded(mean[i], std[i], sound, text if any(texts) else sound[None], tokens=tokens, **about)
 
 
 def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encoded]:
@@ -180,26 +170,14 @@ def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encod
     """
     ahead, pin = AHEAD if workers else None, nets.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
-    waiting = deque[tuple[list[About], Callable[[], list[Tensor]]]]()
+    before = None
     for _, (wave, every) in zip(counted(windows.batches, "windows", len), loader, strict=True):
-        nets.learn([text for about in every for text in about.texts])
-        waiting.append((every, nets.start(wave)))
-        if len(waiting) > 1:
-            yield from taken_apart(*waiting.popleft(), nets)
-    for last in waiting:
-        yield from taken_apart(*last, nets)
-
-
-def taken_apart(every: list[About], arrived: Callable[[], list[Tensor]], nets: Nets) -> Iterator[Encoded]:
-    mean, std, *audio = arrived()
-    for i, about in enumerate(every):
-        vectors, sequences = zip(*(nets.known[text] for text in about.texts), strict=True)
-        text, tokens = torch.stack(vectors), tuple(part for part in sequences if part is not None)
-        # a U-Net that reads no vector has one of length 1
-        sound = audio[0][i] if audio and text.shape[1] > 1 else text[0]
-        text = text if any(about.texts) else sound[None]
-        rest = about.labels, about.maps, about.facts
-        yield Encoded(mean[i], std[i], sound, text, about.source, tokens, *rest)
+        now = every, *nets.start(wave, [text for about in every for text in about["texts"]])
+        if before is not None:
+            yield from nets.taken_apart(*before)
+        before = now
+    if before is not None:
+        yield from nets.taken_apart(*before)
 
 
 def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:
@@ -215,9 +193,11 @@ def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:
 
 def sequences(t5: T5TextEncoder, texts: Sequence[str]) -> list[Tensor]:
     """T5's last states (L, E) of each text; texts of one length go together, so that nothing is padded."""
-    ids = t5.tokenizer(list(texts), truncation=True, max_length=t5.longest).input_ids
-    out = dict[int, Tensor]()
-    for length in sorted({len(row) for row in ids}):
+    ids, out = (
+        t5.tokenizer(list(texts), truncation=True, max_length=t5.longest).input_ids,
+        dict[int, Tensor](),
+    )
+    for length in sorted(set(map(len, ids))):
         places = [place for place, row in enumerate(ids) if len(row) == length]
         rows = torch.tensor([ids[place] for place in places], device=t5.model.device)
         out |= zip(places, t5.model(input_ids=rows).last_hidden_state.float().cpu(), strict=True)

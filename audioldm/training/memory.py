@@ -87,16 +87,11 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     """
     module.batch_count = getattr(module, "adversarial_start", 0)
     data.batch_size = size
-    short = {
-        "max_steps": -1,
-        "max_epochs": 1,
-        "limit_train_batches": 2 * module.accumulate,
-        "limit_val_batches": 0,
-    }
-    options = {**trainer, **short, "benchmark": False, "barebones": True, "use_distributed_sampler": False}
+    trainer |= {"max_epochs": 1, "limit_train_batches": 2 * module.accumulate, "limit_val_batches": 0}
+    trainer |= {"benchmark": False, "barebones": True, "use_distributed_sampler": False}
     try:
         with torch.compiler.set_stance("force_eager"):
-            L.Trainer(**options).fit(module, data)
+            L.Trainer(**trainer).fit(module, data)
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise
@@ -122,9 +117,8 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
 
     Trials run in a process that leaves no memory behind, and in a new one where a size ended it: native code that
     meets a full memory may crash instead of raising, and the kernel may kill; both mean that a size does not fit.
-    ``build`` makes an experiment (module and data).   ``method``: how processes start; "fork" is fastest, and a GPU's
-    state forbids it; with "spawn" ``build`` must be picklable.   Raises AudioLDMError where not even one clip fits,
-    and what the experiment has against itself.
+    ``build`` makes an experiment.   ``method``: how processes start; a GPU's state forbids "fork", and "spawn" pickles
+    ``build``.   Raises AudioLDMError where not even one clip fits, and what the experiment has against itself.
     """
     pools: list[ProcessPoolExecutor] = []
     with ExitStack() as stack:
@@ -141,8 +135,6 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
 
         size = largest_batch(trial, limit=limit)
     if size == 0:
-        hint = (
-            "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, or a smaller net."
-        )
+        hint = "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, a smaller net."
         raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
     return max(1, size - size // 4)

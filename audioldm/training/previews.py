@@ -48,18 +48,12 @@ class Listen(L.Callback):
     """
 
     def __init__(
-        self,
-        prompts: Sequence[str],
-        *,
-        parts: Mapping[Any, str],
-        every: int,
-        folder: str,
-        seed: int = 0,
+        self, prompts: Sequence[str], *, parts: Mapping[Any, str], every: int, folder: str, seed: int = 0,
         **sampling: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
-        self.settings: dict[str, Any] = {"steps": 25, "guidance": 3.0, **sampling}
-        self.seeds = list(range(seed, seed + len(self.prompts)))
+        usual = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing"}
+        self.sampling, self.seeds = Sampling(**{**usual, **sampling}), range(seed, seed + len(self.prompts))
         try:
             self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in parts.items()}
         except AudioLDMError as error:
@@ -76,13 +70,12 @@ class Listen(L.Callback):
         vae, vocoder = self.parts["vae"], self.parts["vocoder"]
         vae.register_to_config(scaling_factor=module.scaling_factor)
         spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
-        nets = module.unet, vae, vocoder, self.parts["clap"]
-        about = {"schedule": module.schedule, "prediction": module.prediction}
-        tokens, defaults = self.parts.get("text_encoder"), Sampling(**self.settings)
-        pipe = AudioLDM(*nets, spec, token_encoder=tokens, defaults=defaults, **about).to(module.device)
+        about = {"schedule": module.schedule, "prediction": module.prediction, "defaults": self.sampling}
+        tokens, nets = self.parts.get("text_encoder"), (module.unet, vae, vocoder, self.parts["clap"])
+        pipe = AudioLDM(*nets, spec, token_encoder=tokens, **about).to(module.device)
         # in the training's own precision; its compiled blocks would be compiled anew for these shapes
         with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
-            waves = pipe(self.prompts, seeds=self.seeds, sampler="dpmpp_2m", grid="trailing", **self.settings)
+            waves = pipe(self.prompts, seeds=list(self.seeds))
         for prompt, wave in zip(self.prompts, waves if trainer.is_global_zero else (), strict=False):
             name, mel = prompt.replace(" ", "_") or "nothing", log_mel(wave[None, None], spec)[0, 0]
             show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
@@ -93,11 +86,11 @@ def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, 
     """A wave (N,) at ``rate`` as WAV, a log-mel (T, F) as PNG, in ``folder``/batch-N/ and in TensorBoard."""
     path = folder / f"batch-{batch:09d}" / name.replace("/", "_")
     path.parent.mkdir(parents=True, exist_ok=True)
-    board: Any = next((log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)), None)
+    boards: Any = [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
     if name.startswith("wave/"):
         wave = item.clamp(-1, 1)
         sf.write(path.with_suffix(".wav"), wave.numpy(), rate)
-        if board is not None:
+        for board in boards:
             board.add_audio(name, wave, batch, rate)
     else:
         from matplotlib.image import imsave
@@ -105,5 +98,5 @@ def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, 
         # time to the right, frequency upwards, -11.5 black, 2 white
         picture = ((item.T.flip(0) + 11.5) / 13.5).clamp(0, 1).float()
         imsave(path.with_suffix(".png"), picture.numpy(), cmap="magma", vmin=0, vmax=1)
-        if board is not None:
+        for board in boards:
             board.add_image(name, picture[None], batch)

@@ -62,30 +62,24 @@ class SafeCheckpoints(TorchCheckpointIO):
                 os.replace(path, path.with_name(PREVIOUS))
 
 
-def fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: each record's checksum is compared."""
-    if not path.is_file():
-        return "no file"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            record = archive.testzip()
-    except DAMAGE as error:
-        return f"truncated or no checkpoint ({error})"
-    return None if record is None else f"damaged at {record!r}"
-
-
 def last_good(folder: Path, report: Callable[[str], Any] = str) -> Path | None:
-    """The newest whole checkpoint in ``folder``; ``report`` takes a line about each newer one that is not.
+    """The newest whole checkpoint in ``folder``, by its records' checksums; ``report`` takes a line about worse ones.
 
     Raises AudioLDMError where there are checkpoints and none is whole: to begin again is for the user to decide.
     """
     wrong: list[str] = []
     for path in filter(os.path.lexists, (folder / LAST, folder / PREVIOUS)):
-        if (fault_of := fault(path)) is None:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                record = archive.testzip()
+        except DAMAGE as error:
+            wrong.append(f"{path} is truncated or no checkpoint ({error})")
+            continue
+        if record is None:
             for line in wrong:
                 report(f"audioldm: {line}; the state before it is used.")
             return path
-        wrong.append(f"{path} is {fault_of}")
+        wrong.append(f"{path} is damaged at {record!r}")
     if wrong:
         hint = "No whole checkpoint is left; pass --fresh to begin again."
         raise AudioLDMError(f"{'; '.join(wrong)}.", hint, code=1)
@@ -150,6 +144,7 @@ class RunFolder(L.Callback):
             self.open()
 
     def open(self) -> None:
+        """Refuse what is not this run's, and write its files.   Raises AudioLDMError."""
         for path in self.folder.rglob("*"):  # a logger would wait at a pipe for ever
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise AudioLDMError(f"{path} is no file.", "Delete it, or choose another run_dir=...")
@@ -159,10 +154,8 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if (last := last_good(self.folder / "checkpoints")) is not None:
-            text = (
-                settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
-            )
-            if not goes_on(text, self.config):
+            before = settings.read_text("utf-8", "replace") if settings.is_file() else self.config
+            if not goes_on(before, self.config):
                 hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
                 raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
             if begun.is_file():
@@ -174,19 +167,17 @@ class RunFolder(L.Callback):
 
     def resumed(self, first: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         """The provenance of a run that goes on.   Raises AudioLDMError where its data changed."""
-        now = about["data"]
-        if changed := [
-            name for name, hashes in first.get("data", {}).items() if now.get(name, hashes) != hashes
-        ]:
-            wrong = f"{', '.join(sorted(changed))} changed since {self.folder} began."
+        now, before = about["data"], first.get("data", {})
+        if changed := sorted(name for name in before if now.get(name, before[name]) != before[name]):
+            wrong = f"{', '.join(changed)} changed since {self.folder} began."
             raise AudioLDMError(wrong, "Choose another run_dir=..., or pass --fresh.")
         again = {key: value for key, value in about.items() if value != first.get(key)}
         return {**first, "resumed": [*first.get("resumed", []), again]} if first else about
 
-    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
+    def teardown(self, trainer: L.Trainer, module: Any, stage: Any) -> None:
         self.lock.close()
 
-    def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+    def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         self.lock.close()
 
 
@@ -212,17 +203,27 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything beside the settings that decides what comes out."""
+    """Everything beside the settings that decides what comes out.
+
+    Of each manifest sha256, of each cache that of its index, which names what every shard was made of, of a folder
+    that of all files.   Streamed shards count by their sizes: to read terabytes before every start would cost more than
+    it finds.
+    """
+    hashes = {}
+    for key in SOURCES:
+        places = data.get(key) or []
+        for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
+            index, digest = Path(name) / "index.json", hashlib.sha256()
+            inside = [index] if index.is_file() else sorted([Path(name), *Path(name).rglob("*")])
+            for file in filter(Path.is_file, inside):
+                content = str(file.stat().st_size).encode() if key == "shards" else file.read_bytes()
+                digest.update(f"{file.name}\n".encode() + content)
+                hashes[name] = digest.hexdigest()
     return {
-        "recipe": recipe,
-        "audioldm": __version__,
-        "git": git_state(Path(__file__).parent.parent),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "data": data_hashes(data),
-    }
+        "recipe": recipe, "audioldm": __version__, "git": git_state(Path(__file__).parent.parent),
+        "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES}, "data": hashes,
+    }  # fmt: skip
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -236,37 +237,3 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         ask("ls-files", "--error-unmatch", "__init__.py")
         return {"commit": ask("rev-parse", "HEAD"), "changed": ask("status", "--porcelain").splitlines()}
     return None
-
-
-def data_hashes(data: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of each manifest, of each cache's index, which names what every shard was made of, or of all files.
-
-    Streamed shards count by their size and their ends: to read terabytes before every start would cost more than it
-    finds.
-    """
-    hashes = {}
-    for key in SOURCES:
-        places = data.get(key) or []
-        for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
-            digest = hashlib.sha256()
-            for file in files_of(Path(name)):
-                digest.update(
-                    f"{file.name}\n".encode() + (ends(file) if key == "shards" else file.read_bytes())
-                )
-                hashes[name] = digest.hexdigest()
-    return hashes
-
-
-def files_of(place: Path) -> list[Path]:
-    """A file, a cache's index, or every file below a folder; none for a place that is not there."""
-    if (place / "index.json").is_file():
-        return [place / "index.json"]
-    return sorted(path for path in (place, *place.rglob("*")) if path.is_file())
-
-
-def ends(path: Path, length: int = 2**16) -> bytes:
-    """A file's size, its first and its last bytes."""
-    with open(path, "rb") as file:
-        first, size = file.read(length), file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - length))
-        return f"{size} bytes".encode() + first + file.read()

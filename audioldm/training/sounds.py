@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
@@ -31,52 +30,39 @@ TEXTS = 256
 
 
 def from_sounds(
-    *,
-    folder: str,
-    model: str | None = None,
-    prompt: str | None = "my sound",
-    val_share: float = 0.0,
-    cache: str,
-    accelerator: str = "cpu",
+    *, folder: str, model: str | None = None, prompt: str | None = "my sound", val_share: float = 0.0, cache: str,
+    accelerator: str = "cpu", windows: int = 4, seconds: float | None = None, speed: float = 0.0, seed: int = 0,
     **settings: Any,
-) -> DataModule:
+) -> DataModule:  # fmt: skip
     """Every sound below ``folder`` as latents of ``model``, all called ``prompt`` (None: by their captions or names).
 
-    ``settings``: how many ``windows`` of a clip, their ``seconds`` (None: the model's own) and variation of ``speed``,
-    the ``seed``, and those of ``DataModule``.   ``val_share`` of the clips is held out for validation, whole clips.
-    ``cache`` is a folder for the latents, made on first start, gone on with where it was cut off.   A clip without
-    caption or name is learned from its sound alone.   Raises AudioLDMError for a file that cannot be trained on, by
-    its name.
+    ``windows`` of a clip, ``seconds`` long (None: the model's own), all but the first up to ``speed`` faster or slower:
+    a long clip is cut at other places, a short one put earlier or later.   ``val_share`` of the clips is held out for
+    validation, whole clips.   ``cache`` is a folder for the latents, made on first start, gone on with where it was cut
+    off.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that cannot
+    be trained on, by its name.
     """
-    pipe, rows, seed = AudioLDM.from_pretrained(model), sound_rows(folder, prompt), settings.pop("seed", 0)
+    pipe, rows = AudioLDM.from_pretrained(model), sound_rows(folder, prompt)
     # whole latent frames that the U-Net can halve
-    seconds = settings.pop("seconds", None) or pipe.defaults.seconds
-    seconds = pipe.spec.latent_frames(seconds, multiple_of(pipe.unet)) * pipe.spec.seconds_per_latent
-    cuts = Cuts(seconds, speed=settings.pop("speed", 0.0), seed=seed)
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    encoder = Encoder(pipe, cuts, settings.pop("windows", 4), torch.device("cuda" if gpu else "cpu"))
-    held, place = held_out(rows, val_share), Path(cache)
-    warn_of(rows, few=val_share > 0 and not held)
-    train = encoder.stored([row for row in rows if row.path not in held], place)
-    # one window of each is enough to compare by
-    once = replace(encoder, count=1)
-    val = once.stored([row for row in rows if row.path in held], place) if held else None
-    return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
-
-
-def warn_of(rows: Sequence[Row], *, few: bool) -> None:
-    """Say that clips have no caption, and that they are too few to hold one out."""
+    frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
+    cuts = Cuts(frames * pipe.spec.seconds_per_latent, speed=speed, seed=seed)
+    gpu, held = accelerator != "cpu" and torch.cuda.is_available(), held_out(rows, val_share)
     if bare := sum(row.captions == ("",) for row in rows):
         note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
-        warnings.warn(note, AudioLDMWarning, stacklevel=3)
-    if few:
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    if val_share > 0 and not held:
         note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
-        warnings.warn(note, AudioLDMWarning, stacklevel=3)
+        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    encoder = Encoder(pipe, cuts, Path(cache), torch.device("cuda" if gpu else "cpu"))
+    train = encoder.stored([row for row in rows if row.path not in held], windows)
+    # one window of each is enough to compare by
+    val = encoder.stored([row for row in rows if row.path in held], 1) if held else None
+    return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
 @dataclass(frozen=True)
 class Listed(Dataset[LatentBatch]):
-    """Items that are at hand, by their place or by (place, draw number)."""
+    """Items that are at hand, by (place, draw number) or by their place."""
 
     items: Sequence[LatentBatch]
 
@@ -88,23 +74,15 @@ class Listed(Dataset[LatentBatch]):
 
 
 def from_prompts(
-    *,
-    file: str,
-    model: str | None = None,
-    seconds: float | None = None,
-    val_share: float = 0.0,
-    accelerator: str = "cpu",
-    seed: int = 0,
-    **settings: Any,
-) -> DataModule:
+    *, file: str, model: str | None = None, seconds: float | None = None, val_share: float = 0.0,
+    accelerator: str = "cpu", seed: int = 0, **settings: Any,
+) -> DataModule:  # fmt: skip
     """The prompts of ``file``, one a line, read by ``model`` once; no sounds: what a student of few steps needs.
 
     A line that comes more often is drawn more often.   Latents are zeros of ``seconds`` (None: the model's own).
     """
-    pipe, texts = (
-        AudioLDM.from_pretrained(model),
-        [row.strip() for _, row in filled(lines(read_text(file)), file)],
-    )
+    pipe = AudioLDM.from_pretrained(model)
+    texts = [row.strip() for _, row in filled(lines(read_text(file)), file)]
     if accelerator != "cpu" and torch.cuda.is_available():
         pipe.to("cuda", mode="fast")
     zeros = torch.zeros(pipe.spec.latent_shape(seconds or pipe.defaults.seconds, multiple_of(pipe.unet)))
@@ -145,53 +123,43 @@ def held_out(rows: Sequence[Row], share: float) -> set[str]:
     None of fewer than five clips: what is left would be too little.
     """
     groups = sorted({row.group for row in rows})
-    if share <= 0 or len(groups) < 5:
-        return set()
-    validation = set(groups[: max(1, round(share * len(groups)))])
-    return {row.path for row in rows if row.group in validation}
+    count = max(1, round(share * len(groups))) if share > 0 and len(groups) >= 5 else 0
+    return {row.path for row in rows if row.group in groups[:count]}
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes ``count`` windows of each clip by a model's VAE, CLAP and token encoder, on ``device`` meanwhile.
-
-    A long clip is cut at other places, a short one put earlier or later; all windows but the first are up to
-    ``cuts.speed`` faster or slower.
-    """
+    """Encodes windows by a model's VAE, CLAP and token encoder, on ``device`` meanwhile, into folders of ``cache``."""
 
     pipe: AudioLDM
     cuts: Cuts
-    count: int
+    cache: Path
     device: torch.device
 
-    def stored(self, rows: Sequence[Row], cache: Path) -> LatentDataset:
-        """The latents of ``rows``, in a folder of ``cache`` that is named by what decides them."""
+    def stored(self, rows: Sequence[Row], count: int) -> LatentDataset:
+        """The latents of ``count`` windows of each row, in a folder that is named by what decides them."""
         about = {name: getattr(self.cuts, name) for name in ("seconds", "speed", "seed")}
-        about |= {"count": self.count, "model": self.pipe.hashes or self.pipe.name}
+        about |= {"count": count, "model": self.pipe.hashes or self.pipe.name}
         about["clips"] = [[row.group, *row.captions, row.start, row.seconds] for row in rows]
-        key = key_of(about)
-        folder = cache / key[:12]
+        folder = self.cache / (key := key_of(about))[:12]
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if (skip := begun(folder, key, force=False)) is not None:
-                windows = self.encode(rows, skip=skip)
+                windows = self.encode(rows, count, skip)
                 write_latents(windows, folder, about={"key": key, "seconds": self.cuts.seconds})
         return LatentDataset(folder, seed=self.cuts.seed)
 
-    def encode(self, rows: Sequence[Row], *, skip: int = 0) -> Iterator[Encoded]:
+    def encode(self, rows: Sequence[Row], count: int, skip: int) -> Iterator[Encoded]:
         """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
-        pipe = self.pipe
-        nets = Nets(pipe.vae.to(self.device), pipe.clap.to(self.device), pipe.spec, self.texts)
+        pipe, gpu = self.pipe, self.device.type == "cuda"
+        texts = lambda each: [vector_and_tokens(pipe.encode_text([text]).to("cpu")) for text in each]  # noqa: E731
+        nets = Nets(pipe.vae.to(self.device), pipe.clap.to(self.device), pipe.spec, texts)
         if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
             wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
             raise AudioLDMError(wrong, "Write one beside it (.txt).")
-        sources, gpu = [Source.of(rows, pipe.spec, self.cuts)], self.device.type == "cuda"
-        todo = jobs(sources, [self.count])[skip:]
+        sources = [Source.of(rows, pipe.spec, self.cuts)]
+        todo = jobs(sources, [count])[skip:]
         windows = Windows(sources, todo, pipe.spec, self.cuts, batch_size=GPU_BATCH if gpu else 1)
         yield from encoded(windows, nets, workers=(os.cpu_count() or 1) if gpu else 0)
         for net in (pipe.vae, pipe.clap):
             net.to("cpu")
-
-    def texts(self, captions: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
-        """CLAP's vector (D,) of each caption, or zeros (1,) for a U-Net that does not read it; its tokens (L, E)."""
-        return [vector_and_tokens(self.pipe.encode_text([caption]).to("cpu")) for caption in captions]
