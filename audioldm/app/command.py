@@ -1,12 +1,19 @@
 """``audioldm app``: the page, served on this machine."""
 
+from __future__ import annotations
+
 import os
 import socket
 from pathlib import Path
 
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+
+with later():
+    from audioldm.app import page, training
+    from audioldm.serve import jobs, service
 
 
 class Serve(Command):
@@ -17,7 +24,6 @@ class Serve(Command):
     machine's, or from other sites, are refused. With --host, anybody who reaches the machine can use the page, and
     train on the folders below --sounds. Trainings stay in --out/training; one goes on while the server does.
 
-    \b
     Examples:
       audioldm app
       audioldm app --sounds my_sounds
@@ -35,18 +41,15 @@ class Serve(Command):
     def run(self) -> None:
         root = None if self.sounds is None else self.sounds.absolute()
         if root is not None and not root.is_dir():
-            what = f"sounds={root} is no folder."
-            raise AudioLDMError(what, "Name the folder that holds folders of sounds.")
-        from audioldm.app import page
-        from audioldm.app.training import Trainer
-        from audioldm.serve.jobs import Jobs
-        from audioldm.serve.service import Limits, Service
-
+            raise AudioLDMError(
+                f"sounds={root} is no folder.", "Name the folder that holds folders of sounds."
+            )
         os.environ["GRADIO_TEMP_DIR"] = str((self.out / "uploads").absolute())
         self.out.mkdir(parents=True, exist_ok=True)
-        limits = Limits(seconds=self.longest, waiting=self.waiting)
-        studio = Service(self.model.load(), limits, Jobs(max(self.waiting, limits.takes)), out=self.out)
-        trainer = Trainer(studio, self.model, root)
+        limits = service.Limits(seconds=self.longest, waiting=self.waiting)
+        queue = jobs.Jobs(max(self.waiting, limits.takes))
+        studio = service.Service(self.model.load(), limits, queue, out=self.out)
+        trainer = training.Trainer(studio, self.model, root)
         port, settings = self.port or free_port(self.host), page.settings(studio, self.host)
         try:
             page.build(studio, trainer).launch(server_port=port, **settings, quiet=False)

@@ -2,22 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from starlette.middleware import Middleware
 
 from audioldm.app.gate import Gate
-from audioldm.app.training import MOST, Trainer, TrainRequest, kinds
+from audioldm.app.training import Trainer, TrainRequest, kinds
 from audioldm.cli import figure
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
-from audioldm.pipeline.sounds import Sound
 from audioldm.serve.jobs import Progress
 from audioldm.serve.service import EDITS, EditRequest, Service, Take
 
@@ -34,33 +31,30 @@ class Tab:
     """Fields by the names that requests call them, and below them the buttons, the line of news, and the players."""
 
     def __init__(self, fields: dict[str, Any], start: str, stop: str, takes: int) -> None:
-        self.fields = fields
+        self.fields, self.players = fields, list[Any]()
         with gr.Row():
             self.start, self.stop = gr.Button(start, variant="primary"), gr.Button(stop, variant="secondary")
         self.status = gr.Markdown("", elem_classes="status", container=True, min_height=24)
-        self.players: list[Any] = []
         with gr.Row():
             for place in range(takes):
-                label = f"Take {place + 1}"
+                about: Update = {"interactive": False, "visible": False, "buttons": ["download"]}
                 with gr.Column(min_width=280):
-                    player = gr.Audio(label=label, interactive=False, visible=False, buttons=["download"])
-                    self.players += [player, gr.HTML("", visible=False, elem_classes="picture")]
+                    self.players.append(gr.Audio(label=f"Take {place + 1}", **about))
+                    self.players.append(gr.HTML("", visible=False, elem_classes="picture"))
 
-    def runner(self, act: Callable[..., Iterator[Any]], *more: str) -> Callable[..., Iterator[Any]]:
-        """``act(answers, *rest)`` as Gradio calls it and names its parameters: one of each field, then ``more``."""
+    def runner(self, act: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """``act(answers, *rest)`` as Gradio calls it: with the value of each field (or its default), then more."""
 
         def run(*values: Any) -> Iterator[Any]:
             pairs = zip(self.fields.items(), values, strict=False)
             answers = {name: part.value if value is None else value for (name, part), value in pairs}
             yield from act(answers, *values[len(self.fields) :])
 
-        names = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in (*self.fields, *more)]
-        run.__signature__ = Signature(names)  # type: ignore[attr-defined]
         return run
 
     def wire(self, studio: Service, history: gr.State, work: Work, api_name: str) -> None:
         """Start by the button or by Enter in a prompt alone, stop by the other button."""
-        run = self.runner(partial(updates, studio, work), "past")
+        run = self.runner(partial(updates, studio, work))
         inputs, outputs = [*self.fields.values(), history], [self.status, history, *self.players]
         events: list[Any] = [self.start.click(run, inputs, outputs, api_name=api_name, **MODEL)]
         if api_name == "generate":
@@ -91,50 +85,44 @@ def build(studio: Service, trainer: Trainer) -> gr.Blocks:
 
 def settings(studio: Service, host: str) -> dict[str, Any]:
     css, script = ((STATIC / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
+    blue, body = dict.fromkeys(("", "_dark"), "#1d4ed8") | {"_hover": "#1e40af"}, "*body_text_color"
+    colours = {f"button_primary_background_fill{state}": colour for state, colour in blue.items()}
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"], primary_hue="blue")
+    theme.set(**colours, block_label_text_color=body, block_title_text_color=body)
     return {
         "server_name": host, "max_file_size": studio.limits.upload_mb * 2**20,
         "allowed_paths": [str(studio.results.absolute())],
         "app_kwargs": {"middleware": [Middleware(Gate, folder=studio.out, host=host)]},
-        "theme": theme(), "css": css, "head": f"<script>{script}</script>", "footer_links": [],
+        "theme": theme, "css": css, "head": f"<script>{script}</script>", "footer_links": [],
         "ssr_mode": False, "share": False,
     }  # fmt: skip
 
 
-def theme() -> gr.themes.Base:
-    base = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"], primary_hue="blue")
-    return base.set(
-        button_primary_background_fill="#1d4ed8",
-        button_primary_background_fill_hover="#1e40af",
-        button_primary_background_fill_dark="#1d4ed8",
-        block_label_text_color="*body_text_color",
-        block_title_text_color="*body_text_color",
-    )
+def number(label: str, value: float, least: float = 0, most: float | None = None, **about: Any) -> gr.Number:
+    return gr.Number(value, label=label, minimum=least, maximum=most, **about)
 
 
 def whole(label: str, value: float, least: int = 1, most: float | None = None) -> gr.Number:
-    return gr.Number(value, label=label, precision=0, minimum=least, maximum=most)
+    return number(label, value, least, most, precision=0)
 
 
-def text(label: str, placeholder: str = "", **settings: Any) -> gr.Textbox:
-    return gr.Textbox("", label=label, placeholder=placeholder, lines=1, **settings)
+def text(label: str, placeholder: str = "", **about: Any) -> gr.Textbox:
+    return gr.Textbox("", label=label, placeholder=placeholder, lines=1, **about)
 
 
 def generate_tab(studio: Service, history: gr.State) -> None:
     default, limits = studio.pipe.defaults, studio.limits
-    prompt = text("Prompt", "a dog barking", elem_id="prompt")
+    fields: dict[str, Any] = {"prompt": text("Prompt", "a dog barking", elem_id="prompt"), "negative": None}
     with gr.Row():
-        seconds = gr.Number(default.seconds, label="Seconds", minimum=0.1, maximum=limits.seconds)
-        takes, seed = whole("Takes", 1, most=limits.takes), whole("Seed", 0, 0)
+        fields["seconds"] = number("Seconds", default.seconds, 0.1, limits.seconds)
+        fields["takes"] = whole("Takes", 1, most=limits.takes)
+        fields["seed"] = whole("Seed", 0, 0)
     with gr.Accordion("More settings", open=False):
-        negative = text("What not to hear")
+        fields["negative"] = text("What not to hear")
         with gr.Row():
-            steps = whole("Steps", default.steps)
-            guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
-            sampler = gr.Dropdown(sorted(SAMPLERS), value=default.sampler, label="Sampler")
-    fields = {
-        "prompt": prompt, "negative": negative, "seconds": seconds, "takes": takes, "seed": seed, "steps": steps,
-        "guidance": guidance, "sampler": sampler,
-    }  # fmt: skip
+            fields["steps"] = whole("Steps", default.steps)
+            fields["guidance"] = number("Guidance", default.guidance)
+            fields["sampler"] = gr.Dropdown(sorted(SAMPLERS), value=default.sampler, label="Sampler")
     tab = Tab(fields, "Generate", "Cancel", limits.takes)
     tab.wire(studio, history, lambda answers: studio.generate(**answers), "generate")
 
@@ -143,24 +131,24 @@ def edit_tab(studio: Service, history: gr.State) -> None:
     default, limits = studio.pipe.defaults, studio.limits
     sources: Any = ["upload", "microphone"]
     sound = gr.Audio(label="Sound to edit", type="filepath", sources=sources, elem_id="sound")
-    wave = gr.HTML("", elem_id="wave-box")
+    wave, fields = gr.HTML("", elem_id="wave-box"), dict[str, Any]()
     with gr.Row():
-        begin = gr.Number(0.0, label="From (seconds)", elem_id="from", minimum=0)
-        end = gr.Number(0.0, label="To (seconds)", elem_id="to", minimum=0)
-        kind = gr.Dropdown(list(EDITS), value="inpaint", label="Edit", elem_id="kind")
-    prompt = text("Prompt for the edit", "birds singing")
+        begin = number("From (seconds)", 0.0, elem_id="from")
+        end = number("To (seconds)", 0.0, elem_id="to")
+        fields["kind"] = gr.Dropdown(list(EDITS), value="inpaint", label="Edit", elem_id="kind")
+    fields |= {
+        "path": sound,
+        "prompt": text("Prompt for the edit", "birds singing"),
+        "begin": begin,
+        "end": end,
+    }
     with gr.Row():
-        strength = gr.Slider(0, 1, 0.5, label="Strength (transfer, vary, denoise)")
-        longer = gr.Number(2.0, label="Seconds longer (continue)", minimum=0.1)
-    splice = gr.Checkbox(False, label="Splice: leave every sample outside the region as it is")
+        fields["strength"] = gr.Slider(0, 1, 0.5, label="Strength (transfer, vary, denoise)")
+        fields["seconds"] = number("Seconds longer (continue)", 2.0, 0.1)
+    fields["splice"] = gr.Checkbox(False, label="Splice: leave every sample outside the region as it is")
     with gr.Accordion("More settings", open=False), gr.Row():
-        takes, seed = whole("Takes", 1, most=limits.takes), whole("Seed", 0, 0)
-        steps = whole("Steps", default.steps)
-        guidance = gr.Number(default.guidance, label="Guidance", minimum=0)
-    fields = {
-        "kind": kind, "path": sound, "prompt": prompt, "begin": begin, "end": end, "strength": strength,
-        "seconds": longer, "splice": splice, "takes": takes, "seed": seed, "steps": steps, "guidance": guidance,
-    }  # fmt: skip
+        fields |= {"takes": whole("Takes", 1, most=limits.takes), "seed": whole("Seed", 0, 0)}
+        fields |= {"steps": whole("Steps", default.steps), "guidance": number("Guidance", default.guidance)}
     tab = Tab(fields, "Apply the edit", "Cancel", limits.takes)
 
     def work(answers: dict[str, Any]) -> Iterator[Any]:
@@ -168,10 +156,17 @@ def edit_tab(studio: Service, history: gr.State) -> None:
         return studio.edit(EditRequest(**answers), **settings)
 
     def opened(path: str | None) -> tuple[str, str]:
+        """The waveform to draw a region on, or what is wrong."""
+        if not path:
+            return "", ""
         try:
-            return selectable(studio.opened(path), studio.pipe.spec.rate) if path else "", ""
+            sound = studio.opened(path)
         except AudioLDMError as error:
             return "", f"{error}"
+        title = f"Waveform, {sound.seconds:.1f} seconds: drag to select a region"
+        picture = html.image(figure.strip(sound.mono(studio.pipe.spec.rate).numpy()), title)
+        shade = '<div class="shade"></div>'
+        return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{picture}{shade}</div>', ""
 
     sound.change(opened, sound, [wave, tab.status], **QUIET)
     tab.wire(studio, history, work, "edit")
@@ -183,22 +178,23 @@ def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
     except AudioLDMError as error:
         gr.Markdown(f"{error}")
         return
+    going = "Learn the sounds of a folder on the server, one training at a time. It goes on when this page is closed."
     gr.Markdown(
-        "Learn the sounds of a folder on the server, one training at a time. It goes on when this page is closed."
-        if trainer.root else "This server trains on no folder: start it with `--sounds FOLDER`."
-    )  # fmt: skip
+        going if trainer.root else "This server trains on no folder: start it with `--sounds FOLDER`."
+    )
     with gr.Row():
-        about: dict[str, Any] = {"label": "Folder of sounds", "allow_custom_value": True, "elem_id": "folder"}
+        about: Update = {"label": "Folder of sounds", "allow_custom_value": True, "elem_id": "folder"}
         folder = gr.Dropdown(trainer.folders(), value=None, **about)
-        kind = gr.Dropdown(known, value="lora", label="Kind of adapter")
-    prompt = text("What the sounds are (empty: the captions beside them)", "my sound")
+        fields: dict[str, Any] = {
+            "folder": folder,
+            "kind": gr.Dropdown(known, value="lora", label="Kind of adapter"),
+        }
+    fields["prompt"] = text("What the sounds are (empty: the captions beside them)", "my sound")
     with gr.Accordion("More settings", open=False), gr.Row():
-        compare = text("Prompt before and after (empty: the same)")
-        batches = whole("Batches", 300, most=MOST["batches"])
-        size = whole("Sounds a batch", 4, most=MOST["batch_size"])
-        seed = whole("Seed", 0, 0, MOST["seed"])
-    fields = {"folder": folder, "kind": kind, "prompt": prompt, "compare": compare, "batches": batches,
-              "batch_size": size, "seed": seed}  # fmt: skip
+        fields["compare"] = text("Prompt before and after (empty: the same)")
+        fields["batches"] = whole("Batches", 300)
+        fields["batch_size"] = whole("Sounds a batch", 4)
+        fields["seed"] = whole("Seed", 0, 0)
     curve = gr.HTML("", elem_classes="curve", elem_id="curve")
     tab = Tab(fields, "Train", "Stop", 2)
     file = gr.File(label="Adapter, for audioldm generate --adapter", visible=False, interactive=False)
@@ -210,24 +206,22 @@ def train_tab(page: gr.Blocks, trainer: Trainer) -> None:
         except AudioLDMError as error:
             yield [f"{error}", *[gr.skip()] * (len(outputs) - 1)]
             return
-        yield from progress(trainer)
+        yield from progress()
+
+    def progress() -> Iterator[list[Any]]:
+        """The line, the curve, at last the adapter and both takes."""
+        points = None
+        for news in trainer.watch():
+            drawn = gr.skip() if news.curve == points else curve_html(news.curve)
+            points, path = news.curve, str(news.adapter) if news.adapter else None
+            shown = visible(news.takes, ("Before", "After"), 2) if news.takes else [gr.skip()] * 4
+            yield [news.line, drawn, gr.update(value=path, visible=path is not None), *shown]
 
     free: Update = {"concurrency_limit": None, "show_progress": "hidden"}
     tab.start.click(tab.runner(start), list(fields.values()), outputs, api_name="train", **free)
     tab.stop.click(trainer.stop, None, None, api_name="stop", **free)
-    page.load(partial(progress, trainer), None, outputs, api_visibility="private", **free)
+    page.load(progress, None, outputs, api_visibility="private", **free)
     page.load(lambda: gr.update(choices=trainer.folders()), None, folder, **QUIET)
-
-
-def progress(trainer: Trainer) -> Iterator[list[Any]]:
-    """Updates of the page while the training goes on: the line, the curve, at last the adapter and both takes."""
-    points = None
-    for news in trainer.watch():
-        drawn = gr.skip() if news.curve == points else curve_html(news.curve)
-        points, adapter = news.curve, news.adapter
-        file = gr.update(value=str(adapter) if adapter else None, visible=adapter is not None)
-        shown = visible(news.takes, ("Before", "After"), 2) if news.takes else [gr.skip()] * 4
-        yield [news.line, drawn, file, *shown]
 
 
 def updates(studio: Service, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
@@ -251,9 +245,8 @@ def updates(studio: Service, work: Work, answers: dict[str, Any], past: History)
 
 def finished(takes: list[Take]) -> str:
     """The last line of a request, with what became of the upload's channels and what was not used."""
-    notes = takes[0]["settings"]["notes"]
-    lines = [f"Done: {len(takes)} of {len(takes)}.", *(f"{n[:1].upper()}{n[1:].rstrip('.')}." for n in notes)]
-    return " ".join(lines)
+    notes = (f"{note[:1].upper()}{note[1:].rstrip('.')}." for note in takes[0]["settings"]["notes"])
+    return " ".join([f"Done: {len(takes)} of {len(takes)}.", *notes])
 
 
 def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]:
@@ -268,33 +261,21 @@ def visible(takes: list[Take], names: Sequence[str], count: int) -> list[Update]
 
 
 def history_html(past: History) -> tuple[str, list[str]]:
-    newest = past[::-1]
-    rows = [
-        [take["settings"].get("edit", "generate"), take["prompt"], take["seed"], take["sound"]["seconds"]]
-        for take in newest
-    ]
+    newest, rows = past[::-1], []
+    for take in newest:
+        what = take["settings"].get("edit", "generate")
+        rows.append([what, take["prompt"], take["seed"], take["sound"]["seconds"]])
     table = html.table(["what", "prompt", "seed", "seconds"], rows)
     box = f'<div class="history" tabindex="0" role="region" aria-label="History">{table}</div>'
     return box, [take[kind] for take in newest for kind in ("audio", "sidecar")]
 
 
-def selectable(sound: Sound, rate: int) -> str:
-    title = f"Waveform, {sound.seconds:.1f} seconds: drag to select a region"
-    picture = html.image(figure.strip(sound.mono(rate).numpy()), title)
-    return f'<div id="wave" data-seconds="{sound.seconds:.4f}">{picture}<div class="shade"></div></div>'
-
-
 def curve_html(points: list[tuple[float, float]]) -> str:
     if not points:
         return ""
-    batches, losses = zip(*points, strict=True)
-    picture = Picture(figsize=(9, 2.6))
+    picture, (first, last) = Picture(figsize=(9, 2.6)), (points[0][1], points[-1][1])
     axes = picture.subplots()
-    axes.plot(batches, losses, linewidth=0.6, color="#93c5fd")
-    width = max(1, len(losses) // 20)
-    means = np.convolve(losses, np.full(width, 1 / width), mode="valid")
-    axes.plot(batches[width - 1 :], means, linewidth=1.4, color="#1d4ed8")
+    axes.plot(*zip(*points, strict=True), linewidth=0.8, color="#1d4ed8")
     axes.set(xlabel="batch", ylabel="loss")
     axes.grid(alpha=0.3)
-    title = f"Loss of {len(points)} batches, {losses[0]:.3g} at first, {losses[-1]:.3g} now"
-    return html.figure(picture, title)
+    return html.figure(picture, f"Loss of {len(points)} batches, {first:.3g} at first, {last:.3g} now")

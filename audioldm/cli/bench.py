@@ -1,16 +1,20 @@
 """``audioldm bench``: how fast a model generates here, where the time goes, and how near the machine's best that is."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.console import progress, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, option
 from audioldm.cli.options.groups import ModelOptions, Sampling
-from audioldm.cli.startup import loading
+from audioldm.cli.startup import later, loading
 
-if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM
+with later():
+    import torch
+
+    from audioldm.pipeline import audioldm, timing
 
 
 class Bench(DryRun, AsJson, Command):
@@ -19,7 +23,6 @@ class Bench(DryRun, AsJson, Command):
     Median of the runs; gflop counts a multiply-add as two; "of peak" compares with a large matrix product in the same
     number type here, so 100 % is a floor that nothing with these layers goes below.
 
-    \b
     Examples:
       audioldm bench
       audioldm bench --mode fast
@@ -46,11 +49,7 @@ class Bench(DryRun, AsJson, Command):
             result = self.measure(pipe, step)
         self.show(result, table(result))
 
-    def measure(self, pipe: "AudioLDM", step: Callable[[], None]) -> dict[str, Any]:
-        import torch
-
-        from audioldm.pipeline import timing
-
+    def measure(self, pipe: audioldm.AudioLDM, step: Callable[[], None]) -> dict[str, Any]:
         settings, size = self.sampling.named(), self.batch_size
         whole = pipe.defaults.merged(**settings)
 

@@ -1,18 +1,23 @@
 """``audioldm caption``: what is to be heard in sound files, in words."""
 
+from __future__ import annotations
+
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
 from audioldm.cli.options.groups import device_option, load, model_option
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import write_text
 from audioldm.progress import counted
+from audioldm.tables import csv_text
 
-if TYPE_CHECKING:
-    from audioldm.pipeline.captions import Captioning
+with later():
+    from audioldm.datasets import manifest
+    from audioldm.pipeline import captions
 
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "captioner"
 
@@ -23,7 +28,6 @@ class Caption(Force, DryRun, AsJson, Command):
     A long file is heard in windows of 5.12 s; its caption is that of the window that it fits best. With --filter the
     one FILE is a manifest, and the better of each row's caption and a new one is written (CapFilt).
 
-    \b
     Examples:
       audioldm caption my_sounds/*.wav
       audioldm caption field.wav take2.mp3 --csv captions.csv
@@ -52,15 +56,11 @@ class Caption(Force, DryRun, AsJson, Command):
         else:
             self.caption(self.captioning(folder))
 
-    def captioning(self, folder: Path) -> "Captioning":
+    def captioning(self, folder: Path) -> captions.Captioning:
         clap = load(self.model, device=self.device).clap
-        from audioldm.pipeline.captions import Captioning
-
-        return Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
+        return captions.Captioning.load(folder, clap, beams=self.beams)  # type: ignore[arg-type]
 
     def improve(self, folder: Path, out: Path) -> None:
-        from audioldm.datasets import manifest
-
         [source, *more] = self.files
         if more or source.suffix != ".jsonl":
             raise AudioLDMError(f"--filter reads one manifest, not {source}.", "Give one .jsonl.")
@@ -70,34 +70,29 @@ class Caption(Force, DryRun, AsJson, Command):
             would(f"{len(train)} captions of {source} would be compared with new ones, in {out}")
             return
         captioning = self.captioning(folder)
-        from audioldm.pipeline.captions import better_captions
-
         with progress(len(train), "clips") as advance:
-            better = [row for row, *_ in better_captions(captioning, train, advance=advance)]
+            better = [row for row, *_ in captions.better_captions(captioning, train, advance=advance)]
         manifest.write([*better, *(row for row in rows if row.split != "train")], out)
         changed = sum(row is not old for row, old in zip(better, train, strict=True))
         print(f"{out}: {changed} of {len(train)} captions are new")
 
-    def caption(self, captioning: "Captioning") -> None:
+    def caption(self, captioning: captions.Captioning) -> None:
         """Print each caption as soon as it is there and write the table; a file that cannot be read is named."""
-        from audioldm.paths import write_text
-        from audioldm.tables import csv_text
-
-        captions = {}
+        results = {}
         with waiting("describing"):
             for path in counted(self.files, "files"):
                 try:
-                    captions[str(path)] = caption = captioning.of_file(path)
+                    results[str(path)] = caption = captioning.of_file(path)
                 except AudioLDMError as error:
                     say(str(error))
                     continue
                 if not self.as_json:
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)
         if self.as_json:
-            show_json([{"file": file, **vars(caption)} for file, caption in captions.items()])
+            show_json([{"file": file, **vars(caption)} for file, caption in results.items()])
         if self.csv is not None:
-            rows = ([file, *astuple(caption)] for file, caption in captions.items())
+            rows = ([file, *astuple(caption)] for file, caption in results.items())
             write_text(self.csv, csv_text(["file", "text", "match", "start"], rows))
-        if failures := len(self.files) - len(captions):
+        if failures := len(self.files) - len(results):
             what = f"{failures} of {len(self.files)} files have no caption."
             raise AudioLDMError(what, "The lines above say why.", code=1)

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+
+with later():
+    import torch
+
+    from audioldm.diffusion import grids, samplers, table
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -26,16 +32,10 @@ def check_free(*paths: Path | None, force: bool = False) -> None:
 def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
     """Raise AudioLDMError for a sampler, a grid or a device that is not there; needs torch, but no weights."""
     check_device(device)
-    import torch
-
-    from audioldm.diffusion.grids import GRIDS
-    from audioldm.diffusion.samplers import SAMPLERS
-    from audioldm.diffusion.table import choose
-
     if sampler is not None:
-        choose(SAMPLERS, sampler, "sampler")
+        table.choose(samplers.SAMPLERS, sampler, "sampler")
     if grid is not None:
-        choose(GRIDS, grid, "grid")
+        table.choose(grids.GRIDS, grid, "grid")
     kind, _, index = device.partition(":")
     if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
         raise AudioLDMError(f"device={device} is not here: torch sees {count}.", "Use --device cpu.")

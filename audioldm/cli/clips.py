@@ -1,5 +1,7 @@
 """Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil
@@ -13,9 +15,13 @@ from audioldm.cli.checks import check_free
 from audioldm.cli.options.conditioning import AudioPrompt
 from audioldm.cli.options.groups import Output, Prompts, format_of
 from audioldm.cli.prompts import Row
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256
 from audioldm.tables import read_text
+
+with later():
+    from audioldm.pipeline import outputs
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,9 @@ def check_names(groups: Sequence[list[Clip]], output: Output) -> None:
 
 def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
     """Raise AudioLDMError unless every file can be written, and none is there already (but for --force)."""
-    from audioldm.pipeline.outputs import check_writable
-
     paths = (path for clip in chain.from_iterable(groups) for path in clip.files(output).values())
     check_free(*paths, force=output.force)
-    check_writable(output.folder)
+    outputs.check_writable(output.folder)
 
 
 def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:

@@ -5,13 +5,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMWarning
 from audioldm.progress import is_heard, listening, tell
 
-if TYPE_CHECKING:
-    from rich.progress import Task
+with later():
+    from rich import console as rich_console
+    from rich import progress as parts
 
 
 def printable(text: str) -> str:
@@ -85,34 +87,24 @@ def waiting(what: str) -> Iterator[None]:
     Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
     without a terminal nothing is counted.
     """
-    from rich import progress as parts
-    from rich.console import Console
-    from rich.text import Text
-
-    class Rate(parts.ProgressColumn):
-        """How much of how much, and units a second."""
-
-        def render(self, task: "Task") -> Text:
-            speed, unit = task.finished_speed or task.speed, task.fields["unit"]
-            done = "" if task.total is None else f"{task.completed:.4g}/{task.total:.4g} "
-            return Text(f"{done}{unit}" if speed is None else f"{done}{unit}, {speed:.3g} {unit}/s")
-
-    console = Console(stderr=True)
+    console = rich_console.Console(stderr=True)
     if is_heard() or not console.is_terminal:
         yield
         return
-    columns = (parts.SpinnerColumn(), parts.TextColumn("{task.description}"), parts.BarColumn(), Rate())
-    times = (parts.TimeRemainingColumn(), parts.TimeElapsedColumn())
+    text, count = parts.TextColumn("{task.description}"), parts.TextColumn("{task.fields[count]}")
+    columns = (parts.SpinnerColumn(), text, parts.BarColumn(), count, parts.TimeRemainingColumn())
     about: dict[str, Any] = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
-    with parts.Progress(*columns, *times, console=console, **about) as shown:
-        shown.add_task(what and f"{what} ...", total=None, unit="")
+    with parts.Progress(*columns, parts.TimeElapsedColumn(), console=console, **about) as shown:
+        shown.add_task(what and f"{what} ...", total=None, unit="", count="")
         [task] = shown.tasks
 
         def show(unit: str, done: float, total: float) -> None:
             if unit != task.fields["unit"] or not done:
-                shown.reset(task.id, total=total, unit=unit)
+                shown.reset(task.id, total=total, unit=unit, count="")
+            speed = f", {task.speed:.3g} {unit}/s" if task.speed else ""
+            count = f"{done:.4g}/{total:.4g} {unit}{speed}"
             # the end is always drawn, however soon the next thing is counted
-            shown.update(task.id, completed=done, total=total, refresh=done >= total)
+            shown.update(task.id, completed=done, total=total, count=count, refresh=done >= total)
 
         with listening(show):
             yield

@@ -3,22 +3,27 @@
 A sound that is missing, cut off, silent, a copy or not a number is named on stderr and left out.
 """
 
+from __future__ import annotations
+
 import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import escaped, note, show_text, waiting, would
 from audioldm.cli.encode import Encode
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, group, option
 from audioldm.cli.prepare import Prepare, examine, record
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import write_text
 from audioldm.progress import counted
 
-if TYPE_CHECKING:
-    from audioldm.datasets.manifest import Row
+with later():
+    from audioldm.datasets import decode, manifest, shards
+    from audioldm.datasets.prepare import folder
+    from audioldm.evaluation import html
 
 
 class Check(Force, AsJson, Command):
@@ -27,7 +32,6 @@ class Check(Force, AsJson, Command):
     Several manifests are judged together: what is in the test split of one must not be in the training split of
     another.  Exit code 1 if no row is sound, or with --strict if anything was found.
 
-    \b
     Examples:
       audioldm data check data/raw/mine.jsonl --strict
       audioldm data check data/raw/esc10.jsonl data/raw/composed.jsonl -o data/raw/clean.jsonl
@@ -43,12 +47,9 @@ class Check(Force, AsJson, Command):
 
     def run(self) -> None:
         check_free(self.out, force=self.force)
-        from audioldm.datasets import manifest
-        from audioldm.datasets.prepare.folder import folder
-
         findings, rows = list[manifest.Finding](), list[manifest.Row]()
         for path in self.sources:
-            read = folder if path.is_dir() else manifest.read
+            read = folder.folder if path.is_dir() else manifest.read
             rows += read(path, findings=findings)
         if self.dry_run:
             note(*findings)
@@ -70,7 +71,6 @@ class Listen(Force, Command):
 
     The page holds sounds and pictures itself: it can be moved, sent and opened without a server.
 
-    \b
     Examples:
       audioldm data listen data/raw/composed.jsonl
       audioldm data listen data/raw/opensounds.jsonl -n 50 --seed 1 --source opensounds/scratch -o out/scratch.html
@@ -85,11 +85,11 @@ class Listen(Force, Command):
 
     def run(self) -> None:
         check_free(self.out, force=self.force)
-        from audioldm.datasets.manifest import read
-        from audioldm.evaluation import html
-        from audioldm.paths import write_text
-
-        rows = [row for row in read(self.manifest, split=self.split) if row.source.startswith(self.source)]
+        rows = [
+            row
+            for row in manifest.read(self.manifest, split=self.split)
+            if row.source.startswith(self.source)
+        ]
         if not rows:
             raise AudioLDMError(f"{self.manifest} has no such rows.", "Leave out --split or --source.")
         drawn = Random(self.seed).sample(rows, min(self.n, len(rows)))
@@ -99,13 +99,10 @@ class Listen(Force, Command):
         show_text(write_text(self.out, html.page("evaluation/pages/page.html", title=title, cards=cards)))
 
 
-def card(row: "Row") -> tuple[str, str, list[str]]:
+def card(row: manifest.Row) -> tuple[str, str, list[str]]:
     """Caption, other captions, and what there is to hear, see and read."""
-    from audioldm.datasets.decode import decode
-    from audioldm.evaluation import html
-
     try:
-        wave = decode(row.path, html.SPEC.rate, start=row.start, seconds=row.seconds)
+        wave = decode.decode(row.path, html.SPEC.rate, start=row.start, seconds=row.seconds)
         pieces: list[str] = [html.player(wave, html.SPEC.rate), html.spectrogram(wave, html.SPEC.rate)]
     except AudioLDMError as error:
         pieces = [str(error)]
@@ -118,7 +115,6 @@ def card(row: "Row") -> tuple[str, str, list[str]]:
 class Attribution(Command):
     """List the sources, licences and authors of the training rows of manifests, as licences ask for.
 
-    \b
     Example:
       audioldm data attribution data/raw/esc10.jsonl data/raw/opensounds.jsonl -o ATTRIBUTION.md
     """
@@ -127,15 +123,11 @@ class Attribution(Command):
     out: Path | None = option(None, "Markdown file; else standard output.", "-o", "FILE")
 
     def run(self) -> None:
-        from audioldm.datasets.manifest import read
-        from audioldm.paths import write_text
-
         clips: dict[tuple[str, str], Counter[str]] = {}
-        for row in (row for path in self.manifests for row in read(path, split="train")):
+        for row in (row for path in self.manifests for row in manifest.read(path, split="train")):
             clips.setdefault((row.source, row.licence), Counter())[row.author or "unnamed"] += 1
-        text = (
-            "# Attribution\n\nTraining clips by source and licence; each author with the number of clips.\n"
-        )
+        about = "Training clips by source and licence; each author with the number of clips."
+        text = f"# Attribution\n\n{about}\n"
         for (source, licence), authors in sorted(clips.items()):
             names = "; ".join(f"{author} ({count})" for author, count in sorted(authors.items()))
             text += f"\n## {source}, {licence}: {authors.total()} clips\n\n{names}\n"
@@ -145,7 +137,6 @@ class Attribution(Command):
 class Shard(Force, DryRun, Command):
     """Write WebDataset shards (KEY.flac, KEY.txt, KEY.json) for `audioldm train RECIPE data=shards`.
 
-    \b
     Example:
       audioldm data shard data/raw/audiocaps.jsonl -o data/shards/audiocaps
       audioldm train audiocaps/vae data=shards "data.shards=[data/shards/audiocaps/*.tar]"
@@ -157,12 +148,9 @@ class Shard(Force, DryRun, Command):
     split: str = option("train", "Rows of this split.")
 
     def run(self) -> None:
-        from audioldm.datasets.manifest import read
-        from audioldm.datasets.shards import write_shards
-
         out = self.out
         check_free(*out.glob("*.tar"), force=self.force)
-        rows = read(self.manifest, split=self.split)
+        rows = manifest.read(self.manifest, split=self.split)
         if not rows:
             what = f"{self.manifest} has no row of split {self.split!r}."
             raise AudioLDMError(what, "Choose another --split.")
@@ -170,8 +158,8 @@ class Shard(Force, DryRun, Command):
             would(f"{len(rows)} clips would be written below {out}")
             return
         with waiting(f"writing {out}"):
-            shards = write_shards(rows, out, clips=self.clips)
-        show_text(f"{out}: {len(shards)} shards, {len(rows)} clips")
+            written = shards.write_shards(rows, out, clips=self.clips)
+        show_text(f"{out}: {len(written)} shards, {len(rows)} clips")
 
 
 app = group(__doc__, (Prepare, Encode, Check, Listen, Attribution, Shard))

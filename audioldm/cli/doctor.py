@@ -24,7 +24,6 @@ PROGRAMS = {
 class Doctor(AsJson, Command):
     """Show versions, devices, codecs, caches and optional parts; exit code 1 if a needed part is missing.
 
-    \b
     Examples:
       audioldm doctor
       audioldm doctor --json

@@ -6,25 +6,26 @@ setting, as those of generate. They have the model's rate and one channel, excep
 
 # Each edit is a command whose ``keywords`` are what the function of its name in ``audioldm.pipeline.edit`` takes.
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.clips import Clip, check_names, check_outputs, file_of, stem_of
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
 from audioldm.cli.options.groups import Takes
 from audioldm.cli.results import Making, save
-from audioldm.cli.startup import loading
+from audioldm.cli.startup import later, loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256
 
-if TYPE_CHECKING:
-    from torch import Tensor
+with later():
+    import torch
 
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.sounds import Sound
+    from audioldm.pipeline import audioldm, edit, sounds
 
 SECONDS = Between(0, 1800)
 KEEPS = "0 keeps the sound, 1 ignores it."
@@ -50,15 +51,15 @@ class Edit(Making):
         names = type(self).__annotations__.keys() - {"first", "second"}
         return {name: value for name, value in vars(self).items() if name in names}
 
-    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+    def subjects(self, waves: list[torch.Tensor], prompt: Any) -> list[Any]:
         return [waves[0], prompt]
 
-    def edited(self, pipe: "AudioLDM", waves: "list[Tensor]", prompt: Any, **settings: Any) -> "Tensor":
+    def edited(
+        self, pipe: audioldm.AudioLDM, waves: list[torch.Tensor], prompt: Any, **settings: Any
+    ) -> torch.Tensor:
         """One take of waves (N,) at the model's rate; settings as for the functions of ``pipeline.edit``."""
-        from audioldm.pipeline import edit
-
         function = getattr(edit, "outpaint" if self.name() == "continue" else self.name())
-        wave: Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
+        wave: torch.Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
         return wave
 
     @property
@@ -74,8 +75,6 @@ class Edit(Making):
         prompt, keywords = self.takes.spans(self.text()) or self.text(), self.keywords()
         clips = self.plan()
         with waiting("loading torch and the model"), loading():
-            from audioldm.pipeline import sounds
-
             files = [sounds.read(path) for path in self.files()]
             self.check()
             self.check_sounds(files)
@@ -106,12 +105,10 @@ class Edit(Making):
                 }
                 yield save(pipe, clip, wave.numpy(), record, self.output, file=file)
 
-    def check_sounds(self, files: "list[Sound]") -> None:
+    def check_sounds(self, files: list[sounds.Sound]) -> None:
         """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
-        from audioldm.pipeline.edit import check_regions
-
         if regions := self.keywords().get("regions"):
-            check_regions(regions, files[0].seconds)
+            edit.check_regions(regions, files[0].seconds)
         for path, sound in dict(zip(self.files(), files, strict=True)).items():
             for note in sound.notes(splice=self.splices):
                 could = "become one" in note and hasattr(self, "splice")
@@ -136,15 +133,12 @@ class Edit(Making):
         check_outputs(clips, output)
         return [clip for [clip] in clips]
 
-    def spliced(self, file: "Sound", wave: "Tensor", pipe: "AudioLDM") -> "Sound":
-        from audioldm.pipeline.edit import FADE
-        from audioldm.pipeline.sounds import splice_into
-
+    def spliced(self, file: sounds.Sound, wave: torch.Tensor, pipe: audioldm.AudioLDM) -> sounds.Sound:
         keywords = self.keywords()
         before, after = keywords.get("before", 0.0), keywords.get("after", 0.0)
         ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]
         new = [*(keywords.get("regions") or ()), *(end for end in ends if end[1] > end[0])]
-        return splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=FADE)
+        return sounds.splice_into(file.padded(before, after), wave, pipe.spec.rate, new, fade=edit.FADE)
 
 
 class OneFile(Edit):
@@ -177,7 +171,6 @@ class Regional(Spliced):
 class Transfer(Regional):
     """Make a sound like the prompt, keeping its course: noise up to --strength, then denoise (SDEdit).
 
-    \b
     Examples:
       audioldm edit transfer guitar.wav "a church bell" --strength 0.6
       audioldm edit transfer dog.ogg "a rooster crowing" --invert --source "a dog barking" -n 3
@@ -193,7 +186,6 @@ class Transfer(Regional):
 class Inpaint(Regional):
     """Make regions anew so that they fit the rest.
 
-    \b
     Examples:
       audioldm edit inpaint talk.flac "birds singing" --from 2.5 --to 3.1 --splice
       audioldm edit inpaint sea.wav "sea waves" --from 1 --to 2 --from 6 --to 7.5 --rounds 5
@@ -210,7 +202,6 @@ class Inpaint(Regional):
 class Outpaint(Spliced):
     """Let a sound begin earlier or go on longer.
 
-    \b
     Examples:
       audioldm edit outpaint thunder.wav "thunder and rain" --before 2 --after 4
     """
@@ -228,7 +219,6 @@ class Outpaint(Spliced):
 class Continue(Spliced):
     """Let a sound go on.
 
-    \b
     Examples:
       audioldm edit continue rain.wav "rain falling" --seconds 30
       audioldm edit continue rain.wav "rain falling" --seconds 8 --splice -n 4
@@ -244,7 +234,6 @@ class Continue(Spliced):
 class Upscale(OneFile):
     """Super-resolution: make the missing high band, keep the low band as it is.
 
-    \b
     Examples:
       audioldm edit upscale phone.wav
       audioldm edit upscale old.mp3 "a violin" --cutoff 4000
@@ -256,7 +245,6 @@ class Upscale(OneFile):
 class Vary(Regional):
     """Other takes of the same sound; without a prompt, the sound itself says what to hear (by CLAP).
 
-    \b
     Examples:
       audioldm edit vary footstep.wav -n 8 --strength 0.4
     """
@@ -267,7 +255,6 @@ class Vary(Regional):
 class Denoise(OneFile):
     """Turn noise down: first what never stops, then what the model does not believe in.
 
-    \b
     Examples:
       audioldm edit denoise field.wav
       audioldm edit denoise field.wav "a bird singing" --strength 0.4
@@ -280,7 +267,6 @@ class Denoise(OneFile):
 class Morph(Edit):
     """From one sound to another: latents on the great arc between them, prompts along.
 
-    \b
     Examples:
       audioldm edit morph wind.wav sea.wav
       audioldm edit morph dog.wav rooster.wav --at 0.5 --prompts "a dog barking" "a rooster crowing"
@@ -297,14 +283,13 @@ class Morph(Edit):
             raise AudioLDMError("A morph has two prompts and no schedule.", "Use --prompts FIRST SECOND.")
         return " ".join(filter(None, self.prompts))
 
-    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+    def subjects(self, waves: list[torch.Tensor], prompt: Any) -> list[Any]:
         return waves
 
 
 class Mix(Edit):
     """Put sounds together, and if asked for, render them as one scene.
 
-    \b
     Examples:
       audioldm edit mix rain.wav thunder.wav --gain 0 --gain -6 --at 0 --at 2.5
       audioldm edit mix rain.wav dog.wav --strength 0.3 --prompt "a dog barking in the rain"
@@ -326,7 +311,7 @@ class Mix(Edit):
                 raise AudioLDMError(counts, "Give one for each file.")
         return {"gains": self.gain or None, "offsets": self.at or None, "strength": self.strength}
 
-    def subjects(self, waves: "list[Tensor]", prompt: Any) -> "list[Any]":
+    def subjects(self, waves: list[torch.Tensor], prompt: Any) -> list[Any]:
         return [waves, prompt]
 
 

@@ -1,20 +1,30 @@
 """``audioldm data encode``: the latent cache that the U-Net learns from."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import POSITIVE, SHARE, Between, Command, DryRun, Force, argument, option
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import sha256
 from audioldm.progress import counted
-from audioldm.spec import SPECS
+from audioldm.spec import SPECS, AudioSpec
 
-if TYPE_CHECKING:
-    from audioldm.datasets.manifest import Row
-    from audioldm.spec import AudioSpec
-    from audioldm.training.encoding import Cuts, Nets, Source
+with later():
+    import torch
+
+    from audioldm.control import maps
+    from audioldm.convert import reference
+    from audioldm.datasets import check, latents, manifest
+    from audioldm.nets import clap as claps
+    from audioldm.nets import folder as folders
+    from audioldm.nets import vae as vaes
+    from audioldm.training import encoding
 
 
 class Encode(Force, DryRun, Command):
@@ -23,7 +33,6 @@ class Encode(Force, DryRun, Command):
     A cache is known by what made it.   The same command goes on where it stopped, and does nothing to a whole cache;
     one made from something else is refused, by training too.   A file that is lost or changed is named and left out.
 
-    \b
     Examples:
       audioldm data encode data/raw/mine.jsonl -o data/latents/mine --vae runs/VAE/model/vae --clap runs/CLAP/model
       audioldm data encode data/raw/mine.jsonl -o data/latents/mix --buckets 2.56,5.12 --mixup 0.3 --vae VAE --clap CLAP
@@ -50,25 +59,24 @@ class Encode(Force, DryRun, Command):
 
     def run(self) -> None:
         cuts, out = self.cuts(), self.out
-        import torch
-
-        from audioldm.convert.reference import open_part
-        from audioldm.datasets import latents
-        from audioldm.nets.clap import unread_words
-        from audioldm.nets.vae import stride_of
-        from audioldm.training.encoding import GPU_BATCH, Nets, Windows, encoded, jobs, text_encoder
-
-        vae, clap = open_part(self.vae, "vae").to(self.device), open_part(self.clap, "clap").to(self.device)
-        t5 = open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32) if self.t5 else None
-        spec = replace(SPECS[self.spec], stride=stride_of(vae), latent_channels=vae.config.latent_channels)
-        nets = Nets(vae, clap, spec, text_encoder(clap, t5))
+        vae = reference.open_part(self.vae, "vae").to(self.device)
+        clap = reference.open_part(self.clap, "clap").to(self.device)
+        t5 = (
+            reference.open_part(self.t5, "text_encoder", device=self.device, dtype=torch.float32)
+            if self.t5
+            else None
+        )
+        spec = replace(
+            SPECS[self.spec], stride=vaes.stride_of(vae), latent_channels=vae.config.latent_channels
+        )
+        nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
         ingredients, settings = self.ingredients(), self.settings(cuts, nets)
         key = latents.key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
         done = None if self.dry_run else latents.begun(out, key, force=self.force)
         if done is not None or self.dry_run:
             left_out = latents.read_index(out, whole=False).get("left_out", []) if done else None
             sources, left_out = self.sources(cuts, spec, left_out)
-            windows = jobs(sources, self.windows or [1])
+            windows = encoding.jobs(sources, self.windows or [1])
             if self.dry_run:
                 would(f"{len(windows)} windows would be encoded into {out}")
                 return
@@ -76,12 +84,12 @@ class Encode(Force, DryRun, Command):
             about["null"] = clap.embed_text([""])[0].tolist()
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
-            size, workers = self.batch_size or (GPU_BATCH if cores else 1), self.workers
-            rest = Windows(sources, windows[done:], spec, cuts, batch_size=size)
+            size, workers = self.batch_size or (encoding.GPU_BATCH if cores else 1), self.workers
+            rest = encoding.Windows(sources, windows[done:], spec, cuts, batch_size=size)
             with waiting("encoding"):
-                encodings = encoded(rest, nets, workers=cores if workers < 0 else workers)
+                encodings = encoding.encoded(rest, nets, workers=cores if workers < 0 else workers)
                 latents.write_latents(encodings, out, about=about)
-            if cut := [text for text in nets.known if unread_words(t5 or clap, text)[1]]:
+            if cut := [text for text in nets.known if claps.unread_words(t5 or clap, text)[1]]:
                 what = f"{len(cut)} of {len(nets.known)} captions are longer than the text encoder reads"
                 say(f"warning: {what}; their last words were left out: {cut[0][:80]!r} and so on.")
         index = latents.read_index(out)
@@ -93,24 +101,22 @@ class Encode(Force, DryRun, Command):
         show_text(f"{out}: {index['windows']} windows, scaling factor {index['scaling_factor']:.4f}")
 
     def sources(
-        self, cuts: "Cuts", spec: "AudioSpec", left_out: list[str] | None
-    ) -> "tuple[list[Source], list[str]]":
+        self, cuts: encoding.Cuts, spec: AudioSpec, left_out: list[str] | None
+    ) -> tuple[list[encoding.Source], list[str]]:
         """The data sets, and the files left out of them: those of a cache that goes on, or what ``unfit`` names."""
-        from audioldm.datasets.manifest import read
-        from audioldm.training.encoding import Source
-
-        tables = {name: read(name, split=self.split) for name in self.manifests if name != "synthetic"}
+        tables = {
+            name: manifest.read(name, split=self.split) for name in self.manifests if name != "synthetic"
+        }
         if left_out is None:
             left_out = unfit([row for rows in tables.values() for row in rows])
-        sources = {name: Source.synthetic(spec, cuts) for name in self.manifests if name not in tables}
+        sources = {
+            name: encoding.Source.synthetic(spec, cuts) for name in self.manifests if name not in tables
+        }
         for name, rows in tables.items():
-            sources[name] = Source.of([row for row in rows if row.path not in left_out], spec, cuts)
+            sources[name] = encoding.Source.of([row for row in rows if row.path not in left_out], spec, cuts)
         return [sources[name] for name in self.manifests], left_out
 
-    def cuts(self) -> "Cuts":
-        from audioldm.control.maps import known
-        from audioldm.training.encoding import Cuts
-
+    def cuts(self) -> encoding.Cuts:
         if len(self.windows) not in (0, 1, len(self.manifests)):
             what = f"{len(self.windows)} --windows for {len(self.manifests)} manifests."
             raise AudioLDMError(what, "Give one, or one each, in their order.")
@@ -119,45 +125,39 @@ class Encode(Force, DryRun, Command):
         except ValueError:
             what = f"buckets={self.buckets!r} are no lengths."
             raise AudioLDMError(what, "Write seconds: 2.56,5.12,10.24.") from None
-        for name in (maps := parts_of(self.maps)):
-            known(name)
-        return Cuts(self.seconds, lengths, self.mixup, self.speed, maps, self.seed)
+        for name in (names := parts_of(self.maps)):
+            maps.known(name)
+        return encoding.Cuts(self.seconds, lengths, self.mixup, self.speed, names, self.seed)
 
-    def settings(self, cuts: "Cuts", nets: "Nets") -> dict[str, Any]:
-        from audioldm.nets.folder import state_digest
-        from audioldm.nets.vae import encoder_digest
-
+    def settings(self, cuts: encoding.Cuts, nets: encoding.Nets) -> dict[str, Any]:
         settings = {
             "seconds": max(cuts.buckets or (cuts.seconds,)), "buckets": list(cuts.buckets), "mixup": cuts.mixup,
             "stride": nets.spec.stride, "latent_channels": nets.spec.latent_channels, "manifests": self.manifests,
             "split": self.split, "windows_a_clip": self.windows or [1], "speed": cuts.speed, "seed": cuts.seed,
-            "encoder": encoder_digest(nets.vae), "clap": state_digest(nets.clap.audio_encoder),
+            "encoder": vaes.encoder_digest(nets.vae), "clap": folders.state_digest(nets.clap.audio_encoder),
         }  # fmt: skip
         settings |= {"maps": list(cuts.maps)} if cuts.maps else {}
         return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
 
     def ingredients(self) -> list[dict[str, Any]]:
-        from audioldm.convert.reference import find_part
-        from audioldm.datasets.latents import ingredient
+        files: list[tuple[str, Path | str]] = [
+            ("manifest", name) for name in self.manifests if Path(name).is_file()
+        ]
+        files += [("VAE", file) for file in reference.find_part(self.vae, "vae").files]
+        files += [("CLAP", file) for file in reference.find_part(self.clap, "clap").files]
+        if self.t5:
+            files += [("T5", file) for file in reference.find_part(self.t5, "text_encoder").files]
+        encoder = ("encoder.", "quant_conv.")
+        parts = ((what, file, what == "VAE" and Path(file).suffix == ".safetensors") for what, file in files)
+        return [latents.ingredient(what, file, encoder if half else ()) for what, file, half in parts]
 
-        out = [ingredient("manifest", name) for name in self.manifests if Path(name).is_file()]
-        for file in find_part(self.vae, "vae").files:
-            prefixes = ("encoder.", "quant_conv.") if file.suffix == ".safetensors" else ()
-            out.append(ingredient("VAE", file, prefixes))
-        out += [ingredient("CLAP", file) for file in find_part(self.clap, "clap").files]
-        files = find_part(self.t5, "text_encoder").files if self.t5 else ()
-        return out + [ingredient("T5", file) for file in files]
 
-
-def unfit(rows: "list[Row]") -> list[str]:
+def unfit(rows: list[manifest.Row]) -> list[str]:
     """Name the files that are not there, not those that were checked or, never checked, no sound."""
-    from audioldm.datasets.check import inspect
-    from audioldm.paths import sha256
-
     findings = []
     for row in counted(rows, "files"):
         known = row.sha256 and os.path.isfile(row.path) and sha256(row.path) == row.sha256
-        sound, wrong, _ = (row, [], "") if known else inspect(row)
+        sound, wrong, _ = (row, [], "") if known else check.inspect(row)
         findings += [] if sound else wrong
     for finding in findings:
         say(f"{finding}; it is left out.")

@@ -1,8 +1,10 @@
 """Measure a model; evaluate GENERATED REFERENCE is evaluate score GENERATED REFERENCE."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
@@ -10,17 +12,19 @@ from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, say, show_text, waiting, would
 from audioldm.cli.options import AsJson, Command, CommandGroup, DryRun, Force, Group, argument, group, option
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import cache_folder
 from audioldm.progress import counted
 from audioldm.ranges import POSITIVE, Between
 
-if TYPE_CHECKING:
-    from audioldm.datasets.manifest import Row
-    from audioldm.evaluation.clips import Clip
-    from audioldm.evaluation.comparison import Comparison
-    from audioldm.evaluation.generation import GeneratedClips
-    from audioldm.pipeline.audioldm import AudioLDM
+with later():
+    from audioldm.datasets import latents, manifest
+    from audioldm.evaluation import bits, clips, comparison, embedders, generation, report
+    from audioldm.evaluation import prompts as judge
+    from audioldm.evaluation import protocol as protocols
+    from audioldm.evaluation.embedders import yamnet
+    from audioldm.pipeline import audioldm, outputs
 
 Gain = Literal["peak", "none", "lufs"]
 
@@ -29,15 +33,11 @@ class Rows(Group):
     split: str = option("test", "Split of a manifest; any takes all rows.")
     captions: Literal["first", "all", "hash"] = option("first", "Which captions of a manifest's clip.")
 
-    def read(self, place: Path) -> "list[Row]":
-        from audioldm.datasets import manifest
-
+    def read(self, place: Path) -> list[manifest.Row]:
         return manifest.read(place, split=None if self.split == "any" else self.split)
 
-    def clips(self, place: Path) -> "list[Clip]":
+    def clips(self, place: Path) -> list[clips.Clip]:
         """Of a folder, or of a manifest's rows.   Raises AudioLDMError for fewer than two."""
-        from audioldm.evaluation import clips
-
         if place.suffix != ".jsonl":
             return clips.from_folder(place)
         if len(rows := self.read(place)) < 2:
@@ -58,17 +58,15 @@ class Generation(Group):
     def check(self) -> None:
         self.sampling.check(self.model.device)
 
-    def load(self) -> "AudioLDM":
+    def load(self) -> audioldm.AudioLDM:
         self.check()
         return self.model.load()
 
-    def length(self, pipe: "AudioLDM") -> float:
+    def length(self, pipe: audioldm.AudioLDM) -> float:
         return float(self.sampling.seconds or pipe.defaults.seconds)
 
-    def clips(self, pipe: "AudioLDM", out: Path) -> "GeneratedClips":
-        from audioldm.evaluation.generation import GeneratedClips
-
-        return GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
+    def clips(self, pipe: audioldm.AudioLDM, out: Path) -> generation.GeneratedClips:
+        return generation.GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
 
 
 class Score(Force, DryRun, AsJson, Rows, Command):
@@ -77,7 +75,6 @@ class Score(Force, DryRun, AsJson, Rows, Command):
     Clips are paired by file name. Captions come from the manifest, from captions.csv (id, caption) in the folder,
     or from the sidecars that audioldm generate writes. It refuses rather than guesses.
 
-    \b
     Examples:
       audioldm evaluate out/clips real/clips
       audioldm evaluate out/clips data/raw/mine.jsonl --embedder yamnet --embedder clap=weights/clap-htsat-unfused
@@ -108,15 +105,12 @@ class Score(Force, DryRun, AsJson, Rows, Command):
             hint = "Give REFERENCE, or --manifest with --model."
             raise AudioLDMError("There is nothing to compare with.", hint)
         check_free(self.out / "report.json", force=self.force)
-        from audioldm.evaluation import clips, embedders, protocol, report
-        from audioldm.pipeline.outputs import check_writable, publish, versions
-
         about: dict[str, Any] = {"captions": self.captions, "split": self.split}
         frame = clips.Frame(self.crop, self.gain or "peak")
         if self.protocol is None:
             real = self.clips(place)
         else:
-            listed = protocol.read(self.protocol)
+            listed = protocols.read(self.protocol)
             frame = clips.Frame(self.crop or listed.seconds, self.gain or listed.gain)  # type: ignore[arg-type]
             about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
             rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
@@ -128,44 +122,35 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         pairs = [name.partition("=") for name in self.embedder or ["yamnet"]]
         nets = [embedders.load_embedder(name, weights or None) for name, _, weights in pairs]
         compared, more = self.of_model(place, real, frame) if model else self.of_folders(place, real, frame)
-        check_writable(self.out)
+        outputs.check_writable(self.out)
         compared.cache = clips.Cache(cache_folder() / "embeddings")
         with waiting("embedding"):
-            scores = compared.run(nets, {**more, **about, "versions": versions()})
+            scores = compared.run(nets, {**more, **about, "versions": outputs.versions()})
         title = f"{more.get('model') or self.generated} against {place}"
-        files = {
-            "report.html": report.as_html(scores, compared, title=title),
-            "clips.csv": report.as_csv(scores),
-        }
+        files = {"report.html": report.as_html(scores, compared, title=title)}
         files |= {"report.md": report.as_text(scores), "report.json": json_text(scores.as_dict())}
-        publish({self.out / name: content for name, content in files.items()})
+        files["clips.csv"] = report.as_csv(scores)
+        outputs.publish({self.out / name: content for name, content in files.items()})
         self.show(scores.as_dict(), f"{files['report.md']}{self.out / 'report.html'}")
 
-    def of_folders(self, place: Path, real: "list[Clip]", frame: Any) -> "tuple[Comparison, dict[str, Any]]":
-        from audioldm.evaluation import clips
-        from audioldm.evaluation.comparison import Comparison
-
-        runs, paired = (
-            [clips.from_folder(folder) for folder in (self.generated, *self.also) if folder],
-            not self.unpaired,
-        )
-        if paired:
+    def of_folders(
+        self, place: Path, real: list[clips.Clip], frame: clips.Frame
+    ) -> tuple[comparison.Comparison, dict[str, Any]]:
+        runs = [clips.from_folder(folder) for folder in (self.generated, *self.also) if folder]
+        if not self.unpaired:
             runs, real = clips.paired_runs(runs, real)
         [rate, *_] = [clips.check_files(run, "generated") for run in runs]
         about = {
             "generated": str(self.generated), "reference": str(place), "seeds": len(runs), "rate": rate,
-            "reference_rate": clips.check_files(real, "reference"), "pairs": paired,
+            "reference_rate": clips.check_files(real, "reference"), "pairs": not self.unpaired,
         }  # fmt: skip
         frame = replace(frame, seconds=frame.seconds or clips.common_length(runs[0], real))
-        return Comparison(runs, real, frame, pairs=paired), about
+        return comparison.Comparison(runs, real, frame, pairs=not self.unpaired), about
 
-    def of_model(self, place: Path, real: "list[Clip]", frame: Any) -> "tuple[Comparison, dict[str, Any]]":
+    def of_model(
+        self, place: Path, real: list[clips.Clip], frame: clips.Frame
+    ) -> tuple[comparison.Comparison, dict[str, Any]]:
         """Clips that a model makes now, or made before with the same settings."""
-        from audioldm.datasets.manifest import read
-        from audioldm.evaluation import clips
-        from audioldm.evaluation.comparison import Comparison
-        from audioldm.evaluation.generation import round_trips
-
         if lacking := [clip.id for clip in real if not clip.caption.strip()]:
             what = f"{len(lacking)} clips have no caption, {lacking[0]} first."
             raise AudioLDMError(what, "Caption every row.")
@@ -179,11 +164,11 @@ class Score(Force, DryRun, AsJson, Rows, Command):
             "candidates": 1, "rate": pipe.spec.rate, "reference_rate": rate, "pairs": True,
         }  # fmt: skip
         with waiting("VAE and vocoder"):
-            trip = round_trips(pipe, real, length, self.out / "roundtrip")
+            trip = generation.round_trips(pipe, real, length, self.out / "roundtrip")
         # for the real/real floor: the manifest's other splits, but no recording of the reference
         used, frame = {clip.group for clip in real}, replace(frame, seconds=frame.seconds or length)
-        rows = [row for row in clips.shuffled(read(place)) if (row.group or row.path) not in used]
-        return Comparison(runs, real, frame, trip=trip, others=clips.from_rows(rows)), about
+        rows = [row for row in clips.shuffled(manifest.read(place)) if (row.group or row.path) not in used]
+        return comparison.Comparison(runs, real, frame, trip=trip, others=clips.from_rows(rows)), about
 
 
 class ScoreByDefault(CommandGroup):
@@ -203,7 +188,6 @@ class Prompts(Force, DryRun, AsJson, Command):
     line a clip. With --real, real clips of such kinds are judged too, and those that are right once more after the
     model's VAE and vocoder. With --clips, a model is needed for that row alone.
 
-    \b
     Examples:
       audioldm evaluate prompts prompts.tsv
       audioldm evaluate prompts prompts.tsv -m MODEL --seeds 4 --guidance 4 --real data/raw/mine.jsonl -o out/mine
@@ -218,49 +202,41 @@ class Prompts(Force, DryRun, AsJson, Command):
     generation: Generation = Generation()
 
     def run(self) -> None:
-        generation, reports = (
-            self.generation,
-            [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")],
-        )
-        if self.folder is not None and generation.model.model is not None and self.real is None:
+        reports = [self.out / name for name in ("prompts.json", "prompts.md", "clips.csv")]
+        making = self.generation
+        if self.folder is not None and making.model.model is not None and self.real is None:
             raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
         check_free(*reports, force=self.force)
-        from audioldm.evaluation import prompts as judge
-        from audioldm.evaluation.clips import from_folder
-        from audioldm.evaluation.embedders.yamnet import YamNet
-        from audioldm.evaluation.generation import Codec
-        from audioldm.pipeline.outputs import publish, versions
-
-        yamnet = YamNet()
-        asked, findings = judge.read_prompts(self.file, yamnet.class_names)
+        net = yamnet.YamNet()
+        asked, findings = judge.read_prompts(self.file, net.class_names)
         real = Rows(split="any").clips(self.real) if self.real else []
-        existing = from_folder(self.folder) if self.folder is not None else None
+        existing = clips.from_folder(self.folder) if self.folder is not None else None
         if self.dry_run:
-            generation.check()
-            would(
-                f"{self.seeds} clips of each of {len(asked)} prompts would be judged, and {len(real)} real ones"
-            )
+            making.check()
+            clips_of = f"{self.seeds} clips of each of {len(asked)} prompts"
+            would(f"{clips_of} would be judged, and {len(real)} real ones")
             return
-        embedder = {"name": yamnet.name, "sha256": yamnet.sha256}
-        about = {"list": str(self.file), "seeds": self.seeds, "embedder": embedder, "versions": versions()}
-        pipe, rows = generation.load() if existing is None or real else None, list[Any]()
+        about: dict[str, Any] = {"list": str(self.file), "seeds": self.seeds, "versions": outputs.versions()}
+        about["embedder"] = {"name": net.name, "sha256": net.sha256}
+        pipe, rows = making.load() if existing is None or real else None, list[Any]()
         if pipe is not None:
-            settings = {**vars(pipe.defaults), **generation.settings(), "dtype": str(pipe.dtype)}
+            settings = {**vars(pipe.defaults), **making.settings(), "dtype": str(pipe.dtype)}
             about |= {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
         if existing is not None:
             about["clips"] = str(self.folder)
             source, left = judge.existing(existing, asked)
             findings += left
         elif pipe is not None:
-            source = judge.generated(generation.clips(pipe, self.out))
+            source = judge.generated(making.clips(pipe, self.out))
         with waiting("judging"):
-            results = list(judge.evaluate_prompts(asked, source, yamnet, seeds=self.seeds))
+            results = list(judge.evaluate_prompts(asked, source, net, seeds=self.seeds))
             findings += [f"{result.name}: {result.error}" for result in results if result.error]
             if pipe is not None and real:
-                *rows, unread = judge.evaluate_real(real, asked, Codec(pipe, generation.length(pipe)), yamnet)
+                codec = generation.Codec(pipe, making.length(pipe))
+                *rows, unread = judge.evaluate_real(real, asked, codec, net)
                 findings += unread
         report = judge.Report(results, rows, about, findings)
-        publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
+        outputs.publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
         for finding in findings:
             say(finding)
         print(report.json() if self.as_json else report.markdown(), end="")
@@ -273,7 +249,6 @@ class Bits(AsJson, Command):
 
     Latents are continuous, so these are bits of a density: differences mean something, single numbers do not.
 
-    \b
     Examples:
       audioldm evaluate bits data/latents/embedded_val
       audioldm evaluate bits data/latents/embedded_val -m runs/finetune/learned_variance/model --times 256
@@ -286,21 +261,17 @@ class Bits(AsJson, Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        from audioldm.datasets.latents import LatentDataset, collate_latents
-        from audioldm.evaluation.bits import bits
-
-        data, pipe = LatentDataset(self.latents, seed=self.seed), self.model.load()
+        data, pipe = latents.LatentDataset(self.latents, seed=self.seed), self.model.load()
         count = min(self.windows, len(data))
         with waiting("bits"):
-            batches = (collate_latents([data[place]]) for place in counted(range(count), "windows"))
-            rows = bits(pipe, batches, times=self.times, seed=self.seed)
+            batches = (latents.collate_latents([data[place]]) for place in counted(range(count), "windows"))
+            rows = bits.bits(pipe, batches, times=self.times, seed=self.seed)
         table, lines = {}, [f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}"]
         for name, row in rows.items():
-            difference = row - rows["fixed small"]
-            spread = difference.std() / count**0.5
-            bits_of, against, error = map(float, (row.mean(), difference.mean(), spread))
-            table[name] = {"bits": bits_of, "against_small": against, "error": error}
-            lines.append(f"{name:<22} {bits_of:>9.4f}  {against:>+10.4f} +- {error:.4f}")
+            apart = row - rows["fixed small"]
+            table[name] = {"bits": float(row.mean()), "against_small": float(apart.mean())}
+            table[name]["error"] = float(apart.std() / count**0.5)
+            lines.append("{:<22} {:>9.4f}  {:>+10.4f} +- {:.4f}".format(name, *table[name].values()))
         about = {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
         self.show(about, "\n".join(lines))
 
@@ -310,7 +281,6 @@ class Protocol(Force, Rows, Command):
 
     The file's name is the protocol's name.
 
-    \b
     Examples:
       audioldm evaluate protocol data/raw/esc10.jsonl -o data/protocols/esc10-fold4.json --seconds 5
     """
@@ -321,8 +291,6 @@ class Protocol(Force, Rows, Command):
     gain: Gain = option("peak", "Level of every clip.")
 
     def run(self) -> None:
-        from audioldm.evaluation import protocol as protocols
-
         out, source = self.out, self.source
         check_free(out, force=self.force)
         about = f"{source.name}, split {self.split}, caption {self.captions}"
@@ -335,19 +303,16 @@ class Protocol(Force, Rows, Command):
 class Embedders(AsJson, Command):
     """List the embedders: ready with the hash of their weights, or what to get and where to put it.
 
-    \b
     Examples:
       audioldm evaluate embedders
       audioldm evaluate embedders --json
     """
 
     def run(self) -> None:
-        from audioldm.evaluation.embedders import EMBEDDERS, load_embedder
-
         states: dict[str, dict[str, Any]] = {}
-        for name in EMBEDDERS:
+        for name in embedders.EMBEDDERS:
             try:
-                embedder = load_embedder(name)
+                embedder = embedders.load_embedder(name)
             except AudioLDMError as error:
                 states[name] = {"ready": False, "needs": str(error)}
             else:

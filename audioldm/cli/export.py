@@ -1,17 +1,29 @@
 """``audioldm export``: a model of any form, or the parts of runs, as one folder or file that others open too."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import say, show_text, waiting, warned, would
 from audioldm.cli.options import Command, DryRun, Force, Group, argument, option, setting
 from audioldm.cli.options.groups import PublishedOptions, Sampling, load
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import published
 
-if TYPE_CHECKING:
-    from audioldm.components import Components
+with later():
+    import torch
+
+    from audioldm import components
+    from audioldm.convert import checkpoint, original, reference
+    from audioldm.convert import model as models
+    from audioldm.convert import onnx as graphs
+    from audioldm.nets import folder as folders
+    from audioldm.nets import vae as vaes
+    from audioldm.pipeline import audioldm
 
 
 class Parts(Group):
@@ -35,7 +47,6 @@ class Export(Force, DryRun, Command):
     attention heads.  A published file that cannot generate alone (VAE, HiFi-GAN, CLAP) gives a folder a net.
     --onnx writes four graphs for onnxruntime, checked against torch, and a page that runs them in a browser.
 
-    \b
     Examples:
       audioldm export --ldm runs/tiny/ldm --vae runs/tiny/vae --vocoder runs/tiny/vocoder --clap runs/tiny/clap -o out/m
       audioldm export audioldm-s-full.ckpt -o out/s-full
@@ -56,45 +67,51 @@ class Export(Force, DryRun, Command):
     defaults: Defaults = Defaults()
     published: PublishedOptions = PublishedOptions()
 
-    def check(self) -> None:
-        """Refuse a place that is taken, parts that do not make a model, and samplers that are none."""
-        named = self.parts.named().keys()
+    def check(self, named: dict[str, str]) -> Path:
+        """Where to write; refuses a place that is taken, parts that do not make a model, and samplers that are none."""
         if self.onnx is not None:
-            if any((self.out, named)):
+            if self.out or named:
                 raise AudioLDMError("--onnx goes with a REF alone.", "Export the parts to a folder first.")
             check_free(self.onnx / "model.json", force=self.force)
-            return
+            return self.onnx
         if self.out is None:
             raise AudioLDMError("There is no place to write to.", "Name it by --out, or by --onnx.")
-        model = self.out if self.out.is_file() else self.out / "model_index.json"
-        check_free(model, force=self.force)
-        if self.ref is None:
-            if len(named - {"t5"}) < 4:
-                hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
-                raise AudioLDMError("Not all parts were named.", hint)
-        elif named & {"ldm", "t5"}:
+        check_free(self.out if self.out.is_file() else self.out / "model_index.json", force=self.force)
+        if self.ref is None and len(named.keys() - {"t5"}) < 4:
+            hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
+            raise AudioLDMError("Not all parts were named.", hint)
+        if self.ref is not None and named.keys() & {"ldm", "t5"}:
             hint = "With a REF: --vae, --vocoder or --clap."
             raise AudioLDMError("Both a REF and its U-Net or T5 were named.", hint)
         self.defaults.check("cpu")
+        return self.out
 
     def run(self) -> None:
-        self.check()
-        ref, out, named = self.ref, self.onnx or self.out, self.parts.named()
-        assert out is not None
+        ref, named = self.ref, self.parts.named()
+        out = self.check(named)
         if self.dry_run:
             would(f"{ref or ', '.join(named.values()) or 'embedded'} would be written to {out}")
             return
-        alone = not any((named, self.merge, self.onnx))
-        if ref is not None and alone and write_nets(ref, out):
+        if ref is not None and not any((named, self.merge, self.onnx)) and write_nets(ref, out):
             return
         with waiting("loading torch and the model"):
             model = self.model(named)
         with waiting(f"writing {out}"):
-            self.write(model, out)
+            if self.onnx is not None:
+                with published(out) as stage:
+                    rows = graphs.export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
+                show_text("graph       MB    error  onnxruntime ms  torch ms")
+                for row in rows:
+                    times = f"{row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
+                    show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {times}")
+            elif out.suffix == ".ckpt":
+                original.save_checkpoint(model, out)
+            else:
+                models.save_model(model, out, dtype=getattr(torch, self.dtype))
         show_text(out)
 
-    def model(self, named: dict[str, str]) -> "Components":
-        model: Components
+    def model(self, named: dict[str, str]) -> components.Components:
+        model: components.Components
         if self.ref is None and self.onnx is None:
             model = joined(named, self.published)
         else:
@@ -106,74 +123,40 @@ class Export(Force, DryRun, Command):
         defaults = model.defaults.merged(**self.defaults.named())
         return replace(model, name=self.name or model.name, defaults=defaults)
 
-    def write(self, model: "Components", out: Path) -> None:
-        import torch
-
-        from audioldm.convert.model import save_model
-        from audioldm.convert.original import save_checkpoint
-        from audioldm.paths import published
-
-        if self.onnx is None and out.suffix == ".ckpt":
-            save_checkpoint(model, out)
-        elif self.onnx is None:
-            save_model(model, out, dtype=getattr(torch, self.dtype))
-        else:
-            from audioldm.convert.onnx import export_onnx
-
-            with published(out) as stage:
-                rows = export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
-            show_text("graph       MB    error  onnxruntime ms  torch ms")
-            for row in rows:
-                times = f"{row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
-                show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {times}")
-
 
 def write_nets(ref: str, out: Path) -> bool:
     """Write component folders of a file that cannot generate alone, and print them; False for everything else."""
-    from audioldm.convert.checkpoint import TANGO_MAIN, read_checkpoint
-    from audioldm.convert.model import obstacle
-    from audioldm.nets.folder import SUFFIXES
-
     file = Path(ref)
-    if not file.is_file() or file.suffix not in SUFFIXES or file.name == TANGO_MAIN:
+    if not file.is_file() or file.suffix not in folders.SUFFIXES or file.name == checkpoint.TANGO_MAIN:
         return False
-    checkpoint = read_checkpoint(file)
-    if obstacle(checkpoint) is None:
+    content = checkpoint.read_checkpoint(file)
+    if models.obstacle(content) is None:
         return False
-    for key in checkpoint.unread:
+    for key in content.unread:
         say(f"left out: the conditioner that begins with {key!r}.")
-    for folder in checkpoint.save(out):
+    for folder in content.save(out):
         show_text(folder)
     return True
 
 
-def replaced(model: "Components", named: dict[str, str]) -> "Components":
-    from audioldm.convert.model import spec_of
-    from audioldm.convert.reference import open_part
-    from audioldm.nets.vae import stride_of
-
+def replaced(model: components.Components, named: dict[str, str]) -> components.Components:
     if not named:
         return model
-    parts = {name: open_part(ref, name) for name, ref in named.items()}  # type: ignore[arg-type]
+    parts = {name: reference.open_part(ref, name) for name, ref in named.items()}  # type: ignore[arg-type]
     new = replace(model, **parts)
-    spec = spec_of(new.vocoder, stride_of(new.vae), new.vae.config.latent_channels)
+    spec = models.spec_of(new.vocoder, vaes.stride_of(new.vae), new.vae.config.latent_channels)
     if spec != model.spec or new.clap.dim != model.clap.dim:  # type: ignore[union-attr]
         what = f"{', '.join(named.values())} does not fit {model.name}: its mel, latents or CLAP are of another shape."
         raise AudioLDMError(what, "Name parts of a model of the same shape.")
     return new
 
 
-def joined(named: dict[str, str], published: PublishedOptions) -> "Components":
-    from audioldm.convert.reference import join_run, open_part, run_of, t5_of_run
-    from audioldm.pipeline.audioldm import AudioLDM
-
-    ldm = Path(named["ldm"])
-    run = run_of(ldm) or ldm if ldm.is_file() else ldm
-    t5 = t5_of_run(run, named.get("t5"))
-    unet = open_part(ldm, "unet")
-    vae, vocoder, clap = (
-        open_part(named[name], name, **vars(published))
-        for name in ("vae", "vocoder", "clap")  # type: ignore[arg-type]
-    )
-    encoder = None if t5 is None else open_part(t5, "text_encoder")
-    return replace(AudioLDM.of(join_run(run, unet, vae, vocoder, clap, encoder)), name="mine")
+def joined(named: dict[str, str], options: PublishedOptions) -> components.Components:
+    ldm, parts = Path(named["ldm"]), dict[str, Any]()
+    run = reference.run_of(ldm) or ldm if ldm.is_file() else ldm
+    t5 = reference.t5_of_run(run, named.get("t5"))
+    for name in ("vae", "vocoder", "clap"):
+        parts[name] = reference.open_part(named[name], name, **vars(options))
+    encoder = None if t5 is None else reference.open_part(t5, "text_encoder")
+    model = reference.join_run(run, unet=reference.open_part(ldm, "unet"), **parts, t5=encoder)
+    return replace(audioldm.AudioLDM.of(model), name="mine")

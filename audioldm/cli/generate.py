@@ -1,5 +1,7 @@
 """``audioldm generate``: prompts in, sounds out."""
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +9,7 @@ from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
 from audioldm.cli.console import progress, say, waiting, warned
@@ -15,19 +17,18 @@ from audioldm.cli.options import argument, changed, option
 from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
 from audioldm.cli.options.groups import Guidance, ModelOptions, Output, Prompts, Sampling
 from audioldm.cli.prompts import Row, read_rows
-from audioldm.cli.results import Making, pcm16, save, wav_header
-from audioldm.cli.startup import loading
+from audioldm.cli.results import Making, Wave, pcm16, save, wav_header
+from audioldm.cli.startup import later, loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256, sweep
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+with later():
+    import torch
 
-    from audioldm.batch import Condition
-    from audioldm.cli.results import Wave
-    from audioldm.control.maps import MapSource
-    from audioldm.pipeline.spans import Span
+    from audioldm import batch
+    from audioldm.cli import replay
+    from audioldm.control import maps
+    from audioldm.pipeline import conditions, draws, longform, spans
 
 
 class ManyOutputs(Output):
@@ -46,7 +47,6 @@ class Generate(Making):
     the others. Maps to follow: loudness, pitch, onset, centroid, edges. Recipes of one net each say how to use it
     by --refiner, --ip-adapter, --prior or --micro (audioldm recipes).
 
-    \b
     Examples:
       audioldm generate "a dog barking"
       audioldm generate "rain on a tin roof" -n 4 --seconds 10 --steps 50 --seed 7 -o out/rain
@@ -86,17 +86,15 @@ class Generate(Making):
 
     def results(self) -> Iterator[dict[str, Any]]:
         if self.output.replay is not None:
-            from audioldm.cli.replay import replay
-
-            yield from replay(self, self.output.replay)
+            yield from replay.replay(self, self.output.replay)
         elif self.stream:
             stream(self)
         else:
-            groups, spans, maps = self.planned()
+            groups, timeline, sources = self.planned()
             if self.output.dry_run:
                 self.show_groups(groups)
             elif groups:
-                yield from Session(self, spans, maps).results(groups)
+                yield from Session(self, timeline, sources).results(groups)
             else:
                 say("every clip is there already.")
 
@@ -106,16 +104,16 @@ class Generate(Making):
         best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
         self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
 
-    def planned(self) -> "tuple[list[list[Clip]], list[Span] | None, list[MapSource]]":
+    def planned(self) -> tuple[list[list[Clip]], list[spans.Span] | None, list[maps.MapSource]]:
         """The clips that this process makes, whose files can be written, their schedule, and the maps to follow.
 
         With --resume only those that are not there, whole and as asked for.
         """
-        output, (rows, spans, title) = self.output, self.rows()
+        output, (rows, timeline, title) = self.output, self.rows()
         groups = plan(rows, self.prompts, output, title=title)
         # where torchrun started n processes each makes every n-th
         groups = groups[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
-        maps = self.conditions.check()
+        sources = self.conditions.check()
         if not output.resume:
             check_outputs(groups, output)
         elif self.prompts.rerank > 1:
@@ -124,24 +122,24 @@ class Generate(Making):
             for folder in {group[0].files(output)["audio"].parent for group in groups}:
                 sweep(folder)
             groups = [one for one in groups if not is_finished(one[0], output, self.options(one[0]))]
-        return groups, spans, maps
+        return groups, timeline, sources
 
-    def rows(self) -> "tuple[list[Row], list[Span] | None, str]":
+    def rows(self) -> tuple[list[Row], list[spans.Span] | None, str]:
         """The prompts, their schedule, and what clips without a prompt are called after."""
-        prompts, conditions, title = self.prompts, self.conditions, self.guidance.guidance_class or ""
-        spans, prompted = prompts.spans(self.prompt), (self.prompt, prompts.prompts) != (None, None)
-        alone = not prompted and any((conditions.audio_prompt, title))
-        reference = read_audio_prompt(conditions.audio_prompt, alone=alone)
-        if spans is not None:
+        prompts, sound, title = self.prompts, self.conditions.audio_prompt, self.guidance.guidance_class or ""
+        timeline, prompted = prompts.spans(self.prompt), (self.prompt, prompts.prompts) != (None, None)
+        alone = not prompted and any((sound, title))
+        reference = read_audio_prompt(sound, alone=alone)
+        if timeline is not None:
             if reference is not None:
                 raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
-            return [Row(prompts.schedule or "", "schedule")], spans, ""
+            return [Row(prompts.schedule or "", "schedule")], timeline, ""
         if alone:
             if (other := prompts.interpolate_to) is not None:
                 raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
             return [Row("", "audio-prompt", audio_prompt=reference)], None, title
         rows = read_rows(self.prompt, prompts.prompts)
-        if conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
+        if self.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
             what = "A column audio_prompt does not go with --ip-adapter."
             raise AudioLDMError(what, "Give --audio-prompt.")
         return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
@@ -150,18 +148,18 @@ class Generate(Making):
 class Session:
     """The model that a command loads, and all that its clips have in common.   Raises AudioLDMError."""
 
-    def __init__(self, request: Generate, spans: "list[Span] | None", maps: "list[MapSource]") -> None:
-        self.request, self.spans, self.prompts = request, spans, request.prompts
+    def __init__(
+        self, request: Generate, timeline: list[spans.Span] | None, sources: list[maps.MapSource]
+    ) -> None:
+        self.request, self.timeline, self.prompts = request, timeline, request.prompts
         with waiting("loading torch and the model"), loading():
             request.check()
             pipe, self.config, self.settings = request.load()
         if self.prompts.rerank > 1:
-            from audioldm.pipeline.conditions import check_can_hear
-
-            check_can_hear(pipe, "rerank")
-        if spans and request.sampling.seconds is None:
-            self.settings["seconds"] = spans[-1].end
-        self.pipe = request.conditions.apply(pipe, maps, self.settings["seconds"])
+            conditions.check_can_hear(pipe, "rerank")
+        if timeline and request.sampling.seconds is None:
+            self.settings["seconds"] = timeline[-1].end
+        self.pipe = request.conditions.apply(pipe, sources, self.settings["seconds"])
         self.embedding = cache(partial(sound_embedding, self.pipe))
         """of an audio prompt that is mixed into the condition; each is made once"""
 
@@ -183,9 +181,7 @@ class Session:
         """Of a clip, a loop's seconds to whole latent frames."""
         settings = {**self.settings, **clip.settings}
         if self.prompts.loop:
-            from audioldm.pipeline.longform import loop_frames
-
-            frames = loop_frames(self.pipe, settings["seconds"])
+            frames = longform.loop_frames(self.pipe, settings["seconds"])
             settings["seconds"] = frames * self.pipe.spec.seconds_per_latent
         return settings
 
@@ -196,7 +192,7 @@ class Session:
 
     def waves(
         self, batch: list[Clip], total: int, advance: Callable[..., None]
-    ) -> Iterator[tuple[Clip, "Wave | None", dict[str, int]]]:
+    ) -> Iterator[tuple[Clip, Wave | None, dict[str, int]]]:
         """Each clip of a batch with its wave (N,), None for one that failed, and its place there.
 
         A batch that fails is taken apart, so that only clips that fail alone are lost.   A single clip just raises.
@@ -216,14 +212,12 @@ class Session:
         for row, (clip, wave) in enumerate(zip(batch, waves, strict=True)):
             yield clip, wave, {"batch_size": len(batch), "batch_row": row}
 
-    def sample(self, batch: list[Clip], advance: Callable[..., None]) -> "npt.NDArray[np.float32]":
+    def sample(self, batch: list[Clip], advance: Callable[..., None]) -> Wave:
         """The waves (B, N) of clips that have their settings in common; want of memory becomes an AudioLDMError."""
-        import torch
-
         try:
             waves = self.pipe(
                 [self.condition(clip) for clip in batch], seeds=[clip.seed for clip in batch], batch_size=len(batch),
-                on_step=partial(advance, len(batch)), guidance_config=self.config, timeline=self.spans,
+                on_step=partial(advance, len(batch)), guidance_config=self.config, timeline=self.timeline,
                 loop=self.prompts.loop, **self.settings_of(batch[0]),
             )  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -231,10 +225,8 @@ class Session:
             raise AudioLDMError(what, "Use --set batch_size=1 or less --seconds.", code=1) from error
         return waves.float().cpu().numpy()
 
-    def condition(self, clip: Clip) -> "str | Condition":
+    def condition(self, clip: Clip) -> str | batch.Condition:
         """What the U-Net is conditioned on: the prompt itself where nothing is mixed into it."""
-        from audioldm.pipeline.conditions import between
-
         other, _ = self.prompts.shares()
         path, share = clip.audio_prompt or (None, 0.0)
         if self.request.conditions.ip_adapter is not None:
@@ -243,24 +235,23 @@ class Session:
             return clip.prompt
         condition = self.pipe.encode_text([clip.prompt])
         if other and (film := self.pipe.encode_text([other]).film) is not None:
-            condition = between(self.pipe, condition, film, clip.share)
-        return condition if path is None else between(self.pipe, condition, self.embedding(path), share)
+            condition = conditions.between(self.pipe, condition, film, clip.share)
+        return (
+            condition
+            if path is None
+            else conditions.between(self.pipe, condition, self.embedding(path), share)
+        )
 
-    def save(self, candidates: list[tuple[Clip, "Wave", dict[str, int]]]) -> dict[str, Any]:
+    def save(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> dict[str, Any]:
         """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
-        from torch import from_numpy, stack
-
-        from audioldm.pipeline.conditions import clap_scores
-        from audioldm.pipeline.draws import silent
-
         ranks: dict[str, Any] = {}
         clip, wave, machine = candidates[0]
         if len(candidates) > 1:
-            waves = stack([from_numpy(wave) for _, wave, _ in candidates])
+            waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
             condition = self.condition(clip)
             film = None if isinstance(condition, str) else condition.film
             film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
-            scores = clap_scores(self.pipe, waves, film).tolist()
+            scores = conditions.clap_scores(self.pipe, waves, film).tolist()
             pairs = zip(candidates, scores, strict=True)
             listed = [{"seed": one[0].seed, "clap": score} for one, score in pairs]
             clip, wave, machine = candidates[scores.index(max(scores))]
@@ -268,7 +259,7 @@ class Session:
         settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
         about = {"command": "generate", "settings": settings, "options": self.request.options(clip)}
         result = save(self.pipe, clip, wave, {**about, "machine": machine}, self.request.output)
-        if silent(from_numpy(wave)[None]):
+        if draws.silent(torch.from_numpy(wave)[None]):
             use = "Try another --seed, --set retry_silent=8 or less --guidance."
             say(f"{clip.prompt!r}, seed {clip.seed}, came out silent. {use}")
         return result
@@ -295,12 +286,12 @@ def stream(request: Generate) -> None:
     if sys.stdout.isatty():
         hint = "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -"
         raise AudioLDMError("--stream writes sound, and standard output is a terminal.", hint)
-    spans, text = prompts.spans(request.prompt), request.prompt or prompts.schedule
+    timeline, text = prompts.spans(request.prompt), request.prompt or prompts.schedule
     if text is None:
         raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
-    session, out = Session(request, spans, []), sys.stdout.buffer
+    session, out = Session(request, timeline, []), sys.stdout.buffer
     out.write(wav_header(session.pipe.spec.rate))
-    made_by = {"timeline": spans, "guidance_config": session.config, **session.settings}
+    made_by = {"timeline": timeline, "guidance_config": session.config, **session.settings}
     texts = sys.stdin if text == "-" else [text]
     for place, text in enumerate(filter(None, map(str.strip, texts))):
         with warned():

@@ -1,16 +1,22 @@
 """Let people judge sounds blindly: make a test, serve its page, analyse the answers."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from audioldm.cli.console import say, show_text, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, Group, argument, group, option
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 
-if TYPE_CHECKING:
-    from audioldm.listening.folder import Test
+with later():
+    import numpy as np
+
+    from audioldm.listening import folder, prepare, report, server
+    from audioldm.metrics import interval
 
 
 class TestOptions(Group):
@@ -33,7 +39,6 @@ class TestOptions(Group):
 class Prepare(Force, DryRun, Command):
     """Make a test: blind names, one loudness (-23 LUFS), one length, balanced orders, training and catch trials.
 
-    \b
     Examples:
       audioldm listen prepare old=out/old new=out/new -o listen/old_new
       audioldm listen prepare real=data/real a=out/a b=out/b --method acr --captions captions.csv -o listen/acr
@@ -49,18 +54,16 @@ class Prepare(Force, DryRun, Command):
     def run(self) -> None:
         folders: dict[str, Path] = {}
         for word in self.systems:
-            name, equals, folder = word.rpartition("=")
-            name = name if equals else Path(folder).resolve().name
+            name, equals, place = word.rpartition("=")
+            name = name if equals else Path(place).resolve().name
             if name in folders:
                 raise AudioLDMError(f"Two systems are called {name!r}.", "Name them: NAME=FOLDER.")
-            folders[name] = Path(folder)
+            folders[name] = Path(place)
         if self.dry_run:
-            if absent := [folder for folder in folders.values() if not folder.is_dir()]:
+            if absent := [place for place in folders.values() if not place.is_dir()]:
                 raise AudioLDMError(f"There is no folder {absent[0]}.", "Name a folder of clips.")
             would(f"a test of {', '.join(folders)} ({self.test.method}) would be made in {self.out}")
             return
-        from audioldm.listening import prepare
-
         choices = prepare.Choices(**vars(self.test))
         with waiting(f"making {self.out}"):
             test = prepare.prepare(folders, self.out, choices, captions=self.captions, force=self.force)
@@ -68,11 +71,7 @@ class Prepare(Force, DryRun, Command):
             show_text(line)
 
 
-def described(test: "Test", raters: int) -> Iterator[str]:
-    import numpy as np
-
-    from audioldm.metrics.interval import power
-
+def described(test: folder.Test, raters: int) -> Iterator[str]:
     about, prompts = test.about, test.design.per_rater or len(test.design.prompts)
     sizes = "{method}, {systems} systems x {prompts} prompts, {trials_per_rater} trials a rater".format(
         **about
@@ -86,7 +85,7 @@ def described(test: "Test", raters: int) -> Iterator[str]:
         yield f"{quiet} of {about['clips']} clips are quieter than -23 LUFS, {most}: {why}"
     if about["method"] == "ab":
         rng = np.random.default_rng(0)
-        shares = {share: power(raters, prompts, share, rng=rng) for share in (0.6, 0.7, 0.8)}
+        shares = {share: interval.power(raters, prompts, share, rng=rng) for share in (0.6, 0.7, 0.8)}
         powers = ", ".join(f"{share:.0%} in {value:.0%}" for share, value in shares.items())
         yield f"{raters} raters x {prompts} prompts find a true preference of {powers} of such tests"
     yield f"next: audioldm listen serve {test.folder}"
@@ -95,7 +94,6 @@ def described(test: "Test", raters: int) -> Iterator[str]:
 class Serve(Command):
     """Serve the test's page until Ctrl-C; every answer is on the disk before the rater sees the next trial.
 
-    \b
     Examples:
       audioldm listen serve listen/old_new
       audioldm listen serve listen/old_new --host 192.168.1.20 --port 8800
@@ -106,14 +104,11 @@ class Serve(Command):
     port: int = option(8765, "Port; 0 takes a free one.", Between(0, 65535))
 
     def run(self) -> None:
-        from audioldm.listening.folder import load
-        from audioldm.listening.server import Server
-
-        server = Server(load(self.test), host=self.host, port=self.port)
-        server.failure = say
-        server.start()
-        print(f"open {server.url}   (Ctrl-C stops; answers go to {self.test}/responses.jsonl)", flush=True)
-        if not server.local:
+        page = server.Server(folder.load(self.test), host=self.host, port=self.port)
+        page.failure = say
+        page.start()
+        print(f"open {page.url}   (Ctrl-C stops; answers go to {self.test}/responses.jsonl)", flush=True)
+        if not page.local:
             print("whoever has this link can take part; the connection is not encrypted", flush=True)
         try:
             while True:
@@ -121,13 +116,12 @@ class Serve(Command):
         except KeyboardInterrupt:
             print(f"\nstopped; next: audioldm listen analyse {self.test}")
         finally:
-            server.stop()
+            page.stop()
 
 
 class Analyse(AsJson, Command):
     """Unblind and count: screening, means with intervals, tests, strengths, agreement, plots, a page with players.
 
-    \b
     Examples:
       audioldm listen analyse listen/old_new
       audioldm listen analyse listen/old_new --keep-all --json
@@ -140,11 +134,8 @@ class Analyse(AsJson, Command):
     seed: int = option(0, "Of the bootstrap.", Between(0))
 
     def run(self) -> None:
-        from audioldm.listening import report
-        from audioldm.listening.folder import load
-
         with waiting("analysing"):
-            test, choices = load(self.test), {"resamples": self.resamples, "seed": self.seed}
+            test, choices = folder.load(self.test), {"resamples": self.resamples, "seed": self.seed}
             result = report.analyse(test, keep_all=self.keep_all, **choices)
             written = report.save(test, result, self.out or self.test / "analysis")
         self.show(result.summary(), f"{result.text()}written: {written}")

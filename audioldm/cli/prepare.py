@@ -1,5 +1,7 @@
 """``audioldm data prepare SOURCE``: any source of sounds to a checked manifest."""
 
+from __future__ import annotations
+
 import inspect
 import os
 from collections import Counter
@@ -8,20 +10,20 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from runpy import run_path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, show_json, show_text, waiting
 from audioldm.cli.options import SHARE, AsJson, Between, Command, Force, Group, argument, option
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
-from audioldm.paths import shipped
+from audioldm.paths import shipped, write_text
 
-if TYPE_CHECKING:
-    from audioldm.datasets.check import Report
-    from audioldm.datasets.manifest import Finding, Row
+with later():
+    from audioldm.datasets import check, manifest
+    from audioldm.datasets.prepare import packed, published, youtube
 
-    Reader = Callable[..., list[Row]]
-
+Reader: TypeAlias = "Callable[..., list[manifest.Row]]"
 SOURCES = {
     "folder": "folder:folder",
     "table": "folder:listed",
@@ -73,7 +75,6 @@ class Prepare(Force, AsJson, Command):
     Own sounds: folder, table, parquet, webdataset, datasets.  Published sets, from their authors' files (docs/data.md):
     esc10, esc50, urbansound8k, fsd50k, audioset, audiocaps, clotho, wavcaps, macs, musiccaps, opensounds2.
 
-    \b
     Examples:
       audioldm data prepare folder my_sounds -o data/raw/mine.jsonl --licence CC0-1.0 --author me
       audioldm data prepare table clips.csv --audio sounds -o data/raw/clips.jsonl
@@ -103,12 +104,8 @@ class Prepare(Force, AsJson, Command):
         inputs, named = [*self.places, *filter(None, [self.place])], self.reading.named()
         reader, out = self.checked(inputs, named), self.out or Path(f"data/raw/{self.name}.jsonl")
         check_free(out, force=self.force or self.dry_run)
-        from audioldm.datasets.manifest import SPLITS
-
         findings = list[Any]()
         if self.youtube and not self.dry_run:
-            from audioldm.datasets.prepare import published, youtube
-
             folder = Path(named.get("audio") or inputs[0])
             folder.mkdir(parents=True, exist_ok=True)
             with waiting("fetching"):
@@ -124,9 +121,11 @@ class Prepare(Force, AsJson, Command):
             Counter(row.split for row in rows),
         )
         left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
-        show_text(f"{len(rows)} rows ({', '.join(f'{split} {splits[split]}' for split in SPLITS)}); {left}")
+        show_text(
+            f"{len(rows)} rows ({', '.join(f'{split} {splits[split]}' for split in manifest.SPLITS)}); {left}"
+        )
 
-    def checked(self, inputs: list[str], named: dict[str, Any]) -> "Reader":
+    def checked(self, inputs: list[str], named: dict[str, Any]) -> Reader:
         """The reader.   Raises AudioLDMError for what it does not take or needs."""
         reader, known, name = reader_of(self.name), options_of(self.name), self.name
         if strange := [key for key in (*named, *["youtube"] * self.youtube) if key not in known]:
@@ -145,7 +144,7 @@ class Prepare(Force, AsJson, Command):
         return reader
 
 
-def reader_of(source: str) -> "Reader":
+def reader_of(source: str) -> Reader:
     if source not in SOURCES:
         raise AudioLDMError(f"{source!r} is not a source.", f"Use one of {', '.join(SOURCES)}.")
     module, name = SOURCES[source].split(":")
@@ -155,8 +154,6 @@ def reader_of(source: str) -> "Reader":
 
 
 def options_of(source: str) -> list[str]:
-    from audioldm.datasets.prepare import packed
-
     kinds = inspect.Parameter
     parameters = {**inspect.signature(reader_of(source)).parameters}
     if any(item.kind == kinds.VAR_KEYWORD for item in parameters.values()):
@@ -170,11 +167,14 @@ def flag(name: str) -> str:
 
 
 def finish(
-    rows: "Sequence[Row]", findings: "Sequence[Finding]", out: Path, as_json: bool, *, workers: int = 0
+    rows: Sequence[manifest.Row],
+    findings: Sequence[manifest.Finding],
+    out: Path,
+    as_json: bool,
+    *,
+    workers: int = 0,
 ) -> None:
     """Check the rows, report findings, and write the sound ones; many findings go to a file beside ``out``."""
-    from audioldm.datasets import manifest
-
     report = examine(rows, findings, as_json, workers=workers, rest=out.with_suffix(".findings.jsonl"))
     if not report.rows:
         raise AudioLDMError(f"No sound is left; {out} was not written.", "See the findings above.", code=1)
@@ -184,19 +184,13 @@ def finish(
 
 
 def examine(
-    rows: "Sequence[Row]",
-    findings: "Sequence[Finding]",
-    as_json: bool,
-    *,
-    workers: int,
+    rows: Sequence[manifest.Row], findings: Sequence[manifest.Finding], as_json: bool, *, workers: int,
     rest: Path | None = None,
-) -> "Report":
+) -> check.Report:  # fmt: skip
     """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes.
 
     Findings go to stderr, at most SHOWN of a kind where ``rest`` can take all of them; the summary to stdout.
     """
-    from audioldm.datasets import check
-
     with waiting("checking"):
         report = check.check(rows, workers=workers if len(rows) > 200 else 0)
     report = check.Report(report.rows, [*findings, *report.findings])
@@ -220,8 +214,5 @@ def examine(
     return report
 
 
-def record(report: "Report", path: Path) -> None:
-    from audioldm.datasets.manifest import json_line
-    from audioldm.paths import write_text
-
-    write_text(path, "".join(json_line(asdict(finding)) for finding in report.findings))
+def record(report: check.Report, path: Path) -> None:
+    write_text(path, "".join(manifest.json_line(asdict(finding)) for finding in report.findings))

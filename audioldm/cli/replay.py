@@ -1,5 +1,7 @@
 """``--replay FILE.json``: make the sound of a sidecar again, and say whether it is the same."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,8 +13,15 @@ from audioldm.cli.edit import EDITS, Edit
 from audioldm.cli.generate import Generate, Session
 from audioldm.cli.options import Between, Group, changed, restored, setting
 from audioldm.cli.options.groups import SEEDS
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.tables import read_text
+
+with later():
+    import numpy as np
+    import torch
+
+    from audioldm.pipeline import sounds
 
 PLACE = Path("out/replay")
 """Where it writes unless ``--out`` names another place"""
@@ -41,8 +50,6 @@ def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
     out = PLACE if request.output.out == Path("out") else request.output.out
     before = {name: getattr(again.output, name) for name in ("audio_format", "normalize", "lufs")}
     again = replace(again, output=replace(request.output, out=out, replay=None, **before))
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
@@ -91,10 +98,6 @@ def read_sidecar(path: Path) -> tuple[dict[str, Any], Machine]:
 
 def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
     """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
-    import numpy as np
-
-    from audioldm.pipeline import sounds
-
     if result["sound"]["sha256"] == record["sound"]["sha256"]:
         say(f"{path}: the same bytes.")
         return

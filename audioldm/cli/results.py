@@ -3,6 +3,8 @@
 N samples; waves are (N,) float32.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -13,25 +15,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import log10
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from audioldm.cli.clips import Clip
 from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Steps
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 
-if TYPE_CHECKING:
+with later():
     import numpy as np
-    import numpy.typing as npt
-    from torch import Tensor
+    import soundfile
+    import torch
 
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.guidance import GuidanceConfig
-    from audioldm.pipeline.sounds import Sound
+    from audioldm import components
+    from audioldm.cli import figure
+    from audioldm.datasets import decode, loudness
+    from audioldm.pipeline import audioldm, outputs, sounds
+    from audioldm.pipeline import guidance as pipeline_guidance
 
-    Wave = npt.NDArray[np.float32]
-
+Wave: TypeAlias = "np.typing.NDArray[np.float32]"
 Record = dict[str, Any]
 """of a clip, as its sidecar holds it"""
 CEILING_DB = -0.1
@@ -72,7 +76,7 @@ class Making(Command):
         self.sampling.check(self.model.device)
         self.guidance.check(self.sampling.sampler)
 
-    def load(self) -> "tuple[AudioLDM, GuidanceConfig, dict[str, Any]]":
+    def load(self) -> tuple[audioldm.AudioLDM, pipeline_guidance.GuidanceConfig, dict[str, Any]]:
         """The model, its guidance, and all settings by the pipeline's names.   Raises AudioLDMError."""
         pipe, guidance = self.model.load(), self.guidance
         config, negative = guidance.config(self.model), guidance.negative
@@ -81,12 +85,10 @@ class Making(Command):
         config.check(sampler=settings["sampler"], scale=settings["guidance"], negative=negative)
         return pipe, config, settings
 
-    def show_plan(self, clips: "Sequence[tuple[Clip, dict[str, Any]]]", what: str) -> None:
-        from audioldm.components import warn_of_unused
-
+    def show_plan(self, clips: Sequence[tuple[Clip, dict[str, Any]]], what: str) -> None:
         rows = []
         for clip, options in clips:
-            warn_of_unused(options.get("negative"), options.get("guidance"))
+            components.warn_of_unused(options.get("negative"), options.get("guidance"))
             audio = str(clip.files(self.output)["audio"])
             rows.append({"audio": audio, "prompt": clip.prompt, "seed": clip.seed, **options})
         if self.output.as_json:
@@ -116,24 +118,18 @@ class Level:
         return CEILING_DB - 20 * log10(max(self.true_peak, 1e-12))
 
 
-def true_peak(wave: "Wave", rate: int) -> float:
+def true_peak(wave: Wave, rate: int) -> float:
     """Largest |sample| of ``wave`` at four times its rate.   ITU-R BS.1770-4, annex 2."""
-    import torch
-
-    from audioldm.datasets.decode import resample
-
     samples = torch.from_numpy(wave)
-    finer = resample(samples, rate, OVERSAMPLING * rate)
+    finer = decode.resample(samples, rate, OVERSAMPLING * rate)
     return max(float(part.abs().max()) if part.numel() else 0.0 for part in (samples, finer))
 
 
-def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
+def levelled(wave: Wave, rate: int, output: Output) -> tuple[Wave, Level]:
     """``wave`` at its level: scaled down only where it is beyond full scale, or as --normalize or --lufs ask.
 
     Raises AudioLDMError for samples that are not finite.
     """
-    import numpy as np
-
     if not np.isfinite(wave).all():
         raise AudioLDMError("The sound is not finite.", "Use --set dtype=float32 or less --guidance.", code=1)
     size, gain = np.abs(wave), 0.0
@@ -141,20 +137,13 @@ def levelled(wave: "Wave", rate: int, output: Output) -> tuple["Wave", Level]:
     if level.true_peak > 0 and output.normalize:
         gain = level.room_db + NORMAL_DB - CEILING_DB
     elif level.true_peak > 0 and output.lufs is not None:
-        import torch
-
-        from audioldm.datasets.loudness import loudness
-
-        gain = output.lufs - loudness(torch.from_numpy(wave), rate)
+        gain = output.lufs - loudness.loudness(torch.from_numpy(wave), rate)
     level = replace(level, gain_db=round(min(gain, level.room_db), 4))
     return (wave * np.float32(10 ** (level.gain_db / 20)) if level.gain_db else wave), level
 
 
-def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
+def audio_bytes(wave: Wave, rate: int, audio_format: str) -> bytes:
     """A sound file in one of ``FORMATS``; samples outside [-1, 1] are cut to the limits, never wrapped."""
-    import numpy as np
-    import soundfile
-
     if audio_format == "m4a":
         with tempfile.TemporaryDirectory() as folder:
             place, wav = Path(folder, "sound.m4a"), audio_bytes(wave, rate, "wav")
@@ -164,7 +153,7 @@ def audio_bytes(wave: "Wave", rate: int, audio_format: str) -> bytes:
                 raise AudioLDMError(f"ffmpeg: {ended.stderr.decode(errors='replace').strip()}", code=1)
             return place.read_bytes()
     kind, subtype = FORMATS[audio_format]
-    data: npt.NDArray[Any] = wave if subtype == "FLOAT" else wave.clip(-1, 1)
+    data: np.typing.NDArray[Any] = wave if subtype == "FLOAT" else wave.clip(-1, 1)
     if subtype == "PCM_16":
         # libsndfile rounds floats in WAV and truncates them in FLAC: integers are the same in both
         data = np.rint(data * 32767).astype(np.int16)
@@ -181,20 +170,23 @@ def wav_header(rate: int) -> bytes:
     return struct.pack("<4sI4s4sIHHIIHH4sI", *form)
 
 
-def pcm16(wave: "Tensor") -> bytes:
+def pcm16(wave: torch.Tensor) -> bytes:
     """Samples of a wave (N,) as 16-bit integers."""
     return (wave.clamp(-1, 1) * 32767).round().short().numpy().astype("<i2").tobytes()
 
 
 def save(
-    pipe: "AudioLDM", clip: Clip, wave: "Wave", record: Record, output: Output, file: "Sound | None" = None
+    pipe: audioldm.AudioLDM,
+    clip: Clip,
+    wave: Wave,
+    record: Record,
+    output: Output,
+    file: sounds.Sound | None = None,
 ) -> Record:
     """Write the files of one clip together, ``file`` as its sound if there is one; returns its sidecar and paths.
 
     ``record`` is what the sidecar says beside prompt, seed, model, sound and versions.
     """
-    from audioldm.pipeline import outputs, sounds
-
     files, rate, more = clip.files(output), pipe.spec.rate, dict[str, Any]()
     if file is None:
         wave, level = levelled(wave, rate, output)
@@ -209,8 +201,6 @@ def save(
     contents: dict[Path, bytes | str] = {}
     contents[files["sidecar"]] = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
     if "figure" in files:
-        from audioldm.cli import figure
-
         contents[files["figure"]] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
     outputs.publish({**contents, files["audio"]: audio})
     if file is None:
@@ -218,14 +208,9 @@ def save(
     return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
-def describe(pipe: "AudioLDM", clip: Clip, record: Record) -> Record:
-    import torch
-    from torch.backends.cpu import get_cpu_capability
-
-    from audioldm.pipeline import outputs
-
+def describe(pipe: audioldm.AudioLDM, clip: Clip, record: Record) -> Record:
     cuda = pipe.device.type == "cuda"
-    device = torch.cuda.get_device_name(pipe.device) if cuda else get_cpu_capability()
+    device = torch.cuda.get_device_name(pipe.device) if cuda else torch.backends.cpu.get_cpu_capability()
     adapters = {"adapters": pipe.adapted.applied} if pipe.adapted else {}
     made_by = {"device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "mode": pipe.mode}
     machine = {"device": device, "threads": torch.get_num_threads(), "batch_size": 1, "batch_row": 0}

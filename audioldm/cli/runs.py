@@ -1,28 +1,32 @@
 """Commands about trainings: the recipes, a run, and the average of its weights."""
 
+from __future__ import annotations
+
 import errno
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError, without_memory
-from audioldm.paths import shipped
+from audioldm.paths import shipped, staged
 
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+with later():
+    import omegaconf
 
-    from audioldm.recipes import Experiment
+    from audioldm import recipes
+    from audioldm.nets import folder as folders
+    from audioldm.training import callbacks, ema, memory, signals
 
 
 class Train(Command):
     """Train a part of the system by a recipe; the same command again resumes.
 
-    \b
     Examples:
       audioldm recipes                                     the recipes there are
       audioldm train tiny/vae                              train; type it again to resume
@@ -45,32 +49,34 @@ class Train(Command):
     fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
     def run(self) -> None:
-        from audioldm import recipes
-        from audioldm.training.signals import Stopped, handled
-
         runs = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
         configs = [recipes.load(self.recipe, words) for words in runs]
         if self.dry_run or self.cfg:
             for cfg in configs:
                 print_plan(cfg, sizes=self.dry_run)
             return
+        failures = 0
         try:
-            with handled():
-                if self.multirun:
-                    train_each(configs, runs, fresh=self.fresh)
-                else:
-                    train(configs[0], self.overrides, fresh=self.fresh)
-        except Stopped as error:
+            with signals.handled():
+                for cfg, words in zip(configs, runs, strict=True):
+                    try:
+                        train(cfg, words, fresh=self.fresh)
+                    except AudioLDMError as error:
+                        if not self.multirun:
+                            raise
+                        say(f"{cfg.run_dir}: {error}")
+                        failures += 1
+        except signals.Stopped as error:
             batch = error.batch
             state = f"state of batch {batch} is saved" if batch else "run had no state to save yet"
             what = f"{self.recipe} was stopped by {error.name}; its {state}."
             raise AudioLDMError(what, "Type the same command to resume.", code=error.code) from None
+        if failures:
+            raise AudioLDMError(f"{failures} of {len(runs)} runs failed.", "The others are done.", code=1)
 
 
-def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
+def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -> None:
     """One training; a full memory is answered with the batch size that fits, a full disk with what to do."""
-    from audioldm import recipes
-
     if cfg.batch_size == "auto":
         recipes.resolve_batch_size(cfg)
     with waiting("reading the data and the nets"):
@@ -86,34 +92,28 @@ def train(cfg: "DictConfig", overrides: Sequence[str], *, fresh: bool) -> None:
         if not without_memory(error):
             raise
     else:
-        show_results(cfg, experiment)
+        show_results(cfg, experiment.module)
         return
     # outside the handler: its traceback would hold the batch in memory
-    from audioldm.training.memory import release
-
     experiment.module.trainer = None
     del experiment
-    release()
+    memory.release()
     size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
-    raise AudioLDMError(
-        f"Out of memory at batch_size={cfg.batch_size}.",
-        f"batch_size={size} fits; with accumulate={-(-cfg.batch_size // size)} a step is as large as before. The last "
-        "good state is kept, but other settings need another run_dir or --fresh.",
-        code=1,
-    )
+    as_large = f"with accumulate={-(-cfg.batch_size // size)} a step is as large as before"
+    kept = "The last good state is kept, but other settings need another run_dir or --fresh."
+    what = f"Out of memory at batch_size={cfg.batch_size}."
+    raise AudioLDMError(what, f"batch_size={size} fits; {as_large}. {kept}", code=1)
 
 
-def show_results(cfg: "DictConfig", experiment: "Experiment") -> None:
+def show_results(cfg: omegaconf.DictConfig, module: Any) -> None:
     """On stderr how fast it went and how to hear it, the components' folder on stdout."""
-    from audioldm.training.callbacks import read_metrics
-
-    if not experiment.module.batch_count:
+    if not module.batch_count:
         what = "Not one batch was trained; nothing was exported."
         raise AudioLDMError(what, "Let `batches` alone say where it ends.")
-    folder, module = Path(cfg.run_dir), experiment.module
+    folder = Path(cfg.run_dir)
     if cfg.debug == "profile":
         print((folder / "fit-profile.txt").read_text(encoding="utf-8"))
-    rows = read_metrics(folder / "metrics.jsonl")
+    rows = callbacks.read_metrics(folder / "metrics.jsonl")
     if cfg.debug == "overfit":
         compare_ends(rows)
     if speeds := [row for row in rows if "speed/samples_per_s" in row]:
@@ -125,32 +125,15 @@ def show_results(cfg: "DictConfig", experiment: "Experiment") -> None:
     print(f"{cfg.run_dir}/model")
 
 
-def train_each(configs: "Sequence[DictConfig]", runs: Sequence[Sequence[str]], *, fresh: bool) -> None:
-    """Every run of a sweep; a mistake in one is a line, and the others go on.   Raises AudioLDMError at the end."""
-    failures = 0
-    for cfg, overrides in zip(configs, runs, strict=True):
-        try:
-            train(cfg, overrides, fresh=fresh)
-        except AudioLDMError as error:
-            say(f"{cfg.run_dir}: {error}")
-            failures += 1
-    if failures:
-        raise AudioLDMError(f"{failures} of {len(runs)} runs failed.", "The others are done.", code=1)
-
-
-def print_plan(cfg: "DictConfig", *, sizes: bool) -> None:
+def print_plan(cfg: omegaconf.DictConfig, *, sizes: bool) -> None:
     """The configuration; with ``sizes`` those of its nets, and what is missing, on stderr."""
-    from omegaconf import OmegaConf
-
-    from audioldm import recipes
-
-    print(OmegaConf.to_yaml(cfg))
+    print(omegaconf.OmegaConf.to_yaml(cfg))
     if not sizes:
         return
     for part, count in recipes.parameters(cfg).items():
         note(f"{part}: {count / 1e6:.3f} M parameters")
-    if memory := recipes.memory(cfg):
-        note(f"memory: {memory}")
+    if size := recipes.memory(cfg):
+        note(f"memory: {size}")
     for path in recipes.missing(cfg):
         note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
     state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
@@ -172,7 +155,6 @@ def compare_ends(metrics: Sequence[dict[str, float]]) -> None:
 class Recipes(Command):
     """List the training recipes, or show one.
 
-    \b
     Examples:
       audioldm recipes
       audioldm recipes tiny/ldm
@@ -189,10 +171,10 @@ class Recipes(Command):
             width = max(map(len, known), default=0)
             for recipe, path in known.items():
                 print(f"{recipe:<{width}}  {summary(path)}")
-            return
-        if name not in known:
+        elif name in known:
+            print(known[name].read_text(encoding="utf-8"), end="")
+        else:
             raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
-        print(known[name].read_text(encoding="utf-8"), end="")
 
 
 def summary(path: Path) -> str:
@@ -207,7 +189,6 @@ LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "mode
 class Ema(Force, Command):
     """Combine stored averages to one of another length (EDM2's post-hoc EMA).
 
-    \b
     Example:
       audioldm ema runs/audiocaps/ldm_s --width 0.08 -o runs/audiocaps/ldm_s_008
     """
@@ -218,10 +199,6 @@ class Ema(Force, Command):
     at: int | None = option(None, "As if training had ended at this step; else the last.", Between(1))
 
     def run(self) -> None:
-        from audioldm.nets.folder import load_component, save_component, weight_file
-        from audioldm.paths import staged
-        from audioldm.training.ema import synthesise
-
         run, out = self.folder, self.out
         here, there = run.resolve(), out.resolve()
         if here == there or here in there.parents or there in here.parents:
@@ -230,10 +207,10 @@ class Ema(Force, Command):
         if out.exists() and not (out / "model").is_dir():
             raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
         with waiting("combining"):
-            state = synthesise(run / "ema", width=self.width, at=self.at)
-        unet: Any = load_component(run / "model" / "unet")
+            state = ema.synthesise(run / "ema", width=self.width, at=self.at)
+        unet: Any = folders.load_component(run / "model" / "unet")
         unet.load_state_dict(state, strict=True)
         with staged(out, folder=True, replace=True) as stage:
             shutil.copytree(run, stage, ignore=shutil.ignore_patterns(*LEFT), dirs_exist_ok=True)
-            save_component(unet, stage / "model" / "unet")
-        show_text(weight_file(out / "model" / "unet"))
+            folders.save_component(unet, stage / "model" / "unet")
+        show_text(folders.weight_file(out / "model" / "unet"))

@@ -1,12 +1,17 @@
 """``audioldm samplers``: what ``--sampler`` and ``--set`` may name."""
 
+from __future__ import annotations
+
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.options import AsJson, Command, leaves
+from audioldm.cli.startup import later
 
-if TYPE_CHECKING:
-    from audioldm.diffusion.table import Entry
+with later():
+    from audioldm.cli import generate
+    from audioldm.diffusion import grids, guidance, samplers, table
+    from audioldm.pipeline import guidance as methods
 
 WRAPPERS = {
     "negative": "--negative TEXT",
@@ -24,7 +29,6 @@ class Samplers(AsJson, Command):
 
     Options are written behind a name, as in --sampler ddim:eta=1 or --set grid=karras:rho=5.
 
-    \b
     Examples:
       audioldm samplers
       audioldm samplers --json
@@ -32,23 +36,19 @@ class Samplers(AsJson, Command):
     """
 
     def run(self) -> None:
-        from audioldm.cli.generate import Generate
-        from audioldm.diffusion.grids import GRIDS
-        from audioldm.diffusion.guidance import GUIDANCE
-        from audioldm.diffusion.samplers import SAMPLERS
-        from audioldm.pipeline.guidance import METHODS
-
-        tables: dict[str, dict[str, Entry]] = {
-            "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": SAMPLERS,
-            "grids   --set grid=NAME[:OPTION=N,...]": GRIDS,
-            "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": METHODS,
-            "guidance with settings of its own": {key: GUIDANCE[name] for name, key in WRAPPERS.items()},
+        tables: dict[str, dict[str, table.Entry]] = {
+            "samplers   --sampler NAME[:OPTION=N,...]   calls: of the network, per step": samplers.SAMPLERS,
+            "grids   --set grid=NAME[:OPTION=N,...]": grids.GRIDS,
+            "guidance methods   --guidance SCALE --set guidance_method=NAME[:OPTION=N,...]": methods.METHODS,
+            "guidance with settings of its own": {
+                key: guidance.GUIDANCE[name] for name, key in WRAPPERS.items()
+            },
         }
         lines, report = list[str](), dict[str, Any]()
-        for title, table in tables.items():
-            rows, width = report.setdefault(title.split("   ")[0], {}), max(map(len, table)) + 2
+        for title, entries in tables.items():
+            rows, width = report.setdefault(title.split("   ")[0], {}), max(map(len, entries)) + 2
             lines.append(title)
-            for name, entry in table.items():
+            for name, entry in entries.items():
                 options = {key: None if value == inf else value for key, value in entry.options().items()}
                 rows[name] = {"line": entry.line, "paper": entry.paper, "stochastic": entry.stochastic}
                 rows[name] |= {"calls_per_step": entry.calls, "options": options}
@@ -60,7 +60,7 @@ class Samplers(AsJson, Command):
             lines.append("")
         settings = report.setdefault("settings", {})
         lines.append("settings   --set KEY=VALUE, repeatable")
-        for leaf in (leaf for leaf in leaves(Generate) if leaf.kind == "setting"):
+        for leaf in (leaf for leaf in leaves(generate.Generate) if leaf.kind == "setting"):
             notes = [] if leaf.within is None else [str(leaf.within)]
             notes += [] if leaf.default in (None, [], "") else [f"default {leaf.default}"]
             about = {"form": leaf.form, "line": leaf.help, "range": f"[{'; '.join(notes)}]" if notes else ""}

@@ -1,6 +1,7 @@
-"""What the process of one command does that a library must not: garbage, Ctrl-C and its end are arranged for it."""
+"""What the process of one command does that a library must not: imports, garbage, Ctrl-C and its end are arranged."""
 
 import atexit
+import builtins
 import gc
 import os
 import signal
@@ -9,10 +10,44 @@ import threading
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 PAUSE = 0.05
 """Seconds until an ignored interrupt is tried again, which has left the callback by then."""
+
+
+class Later:
+    """A module that is imported when something of it is used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
+
+
+@contextmanager
+def later() -> Iterator[None]:
+    """Modules that are imported within are imported at their first use, so that ``--help`` waits for no library.
+
+    PEP 810's ``lazy import``, for Python below 3.15.   It takes modules alone, as in ``from audioldm.nets import vae``.
+    """
+    now = builtins.__import__
+
+    def lazy(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        return (
+            SimpleNamespace(**{part: Later(f"{name}.{part}") for part in fromlist})
+            if fromlist
+            else Later(name)
+        )
+
+    builtins.__import__ = lazy
+    try:
+        yield
+    finally:
+        builtins.__import__ = now
 
 
 @contextmanager

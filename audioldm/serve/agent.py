@@ -18,7 +18,6 @@ class Agent(Command):
 
     Sounds are written to --out and named in the answers. Edits and descriptions read sound files of this machine.
 
-    \b
     Examples:
       audioldm mcp
       audioldm mcp -o sounds --longest 30

@@ -16,7 +16,6 @@ class Serve(Command):
     wait in a bounded queue; those of one length and settings are made as one batch. Ctrl-C takes no more and
     finishes what waits. With --host other machines may ask, with the token that is printed.
 
-    \b
     Examples:
       audioldm serve
       audioldm serve --port 8000 --device cuda --mode fast --batch 32

@@ -244,7 +244,6 @@ class Esc10(AsJson, DryRun, Force, Command):
     The classifier is linear, on YAMNet's embeddings, trained on ESC-10's folds 1 to 3. Its accuracy on real
     sounds of fold 4 is printed beside the share of generated sounds that it recognises.
 
-    \b
     Examples:
       python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl -m MODEL
       python -m recipes.embedded.esc10 --manifest data/raw/esc10.jsonl -m MODEL --seeds 5 -o out/esc10

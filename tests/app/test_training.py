@@ -1,6 +1,8 @@
 """Training from the page: stop, go on, and what is refused; a whole one is in test_page."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from gradio_client import Client
 from audioldm.app.training import Trainer, Training, TrainRequest, kinds
 from audioldm.errors import AudioLDMError
 
-SHORT = TrainRequest("my dogs", prompt="a dog, {barking} = '1'", batches=4, batch_size=2, seed=3)
+SHORT = TrainRequest(folder="my dogs", prompt="a dog, {barking} = '1'", batches=4, batch_size=2, seed=3)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_stop_saves_and_the_same_request_goes_on(idle):
     curve = next(news.curve for news in idle.watch() if news.curve and news.curve[-1][0] > before)
     idle.stop()
     assert curve[: len(last.curve)] == last.curve, "the curve of before, and more of it"
-    assert again.folder == training.folder and "resuming" in again.log.read_text()
+    assert again.folder == training.folder and "resuming" in (again.folder / "log.txt").read_text()
 
 
 def test_what_cannot_be_is_a_sentence(idle, tmp_path):
@@ -68,20 +70,19 @@ def test_what_cannot_be_is_a_sentence(idle, tmp_path):
 
 
 def test_a_failure_is_the_command_s_line_without_paths(idle):
-    training = Training.__new__(Training)
-    training.trainer, training.log = idle, idle.studio.out / "log.txt"
-    training.log.write_text(
-        f"Epoch 0\raudioldm: {idle.root}/broken/a.wav cannot be read.\n", encoding="utf-8"
-    )
-    assert training.complaint(2) == "broken/a.wav cannot be read."
-    training.log.write_text("Killed", encoding="utf-8")
-    assert training.complaint(-9) == "The training ended with code -9."
+    failure = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    failure.wait()
+    training, log = Training(SHORT, idle.studio.out, failure), idle.studio.out / "log.txt"
+    log.write_text(f"Epoch 0\raudioldm: {idle.root}/broken/a.wav cannot be read.\n", encoding="utf-8")
+    assert idle.complaint(training) == "broken/a.wav cannot be read."
+    log.write_text("Killed", encoding="utf-8")
+    assert idle.complaint(training) == "The training ended with code 3."
 
 
 def test_every_kind_has_its_recipe(idle):
     assert {"lora", "loha", "lokr", "locon", "dora", "dreambooth", "textual_inversion"} <= set(kinds())
     for kind in kinds():
-        assert TrainRequest("my dogs", kind, "a dog").audible == (
+        assert TrainRequest(folder="my dogs", kind=kind, prompt="a dog").audible == (
             "<mine>" if kind == "textual_inversion" else "a dog"
         )
 

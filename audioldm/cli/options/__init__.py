@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType
@@ -23,7 +24,6 @@ from audioldm.ranges import SHARE as SHARE
 from audioldm.ranges import Between as Between
 
 T = TypeVar("T", bound="Group")
-FORMS = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class Leaf:
 
     @property
     def form(self) -> str:
+        """How a value is written."""
         choices = get_args(self.item) if get_origin(self.item) is Literal else ()
-        return self.metavar or "|".join(choices) or FORMS.get(self.item, "TEXT")
+        kinds = {bool: "true|false", int: "N", float: "X", Path: "PATH"}
+        return self.metavar or "|".join(choices) or kinds.get(self.item, "TEXT")
 
     def parameter(self) -> click.Parameter:
         about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar}
@@ -103,9 +105,9 @@ def typed(value: Any, hint: Any) -> Any:
         values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
         hints = parts * len(values) if origin is list else parts
         return origin(typed(*pair) for pair in zip(values, hints, strict=True))
-    if not isinstance(value, str) and type(value) not in {float: (int, float)}.get(hint, (hint,)):
+    if not isinstance(value, str | int | float):
         raise ValueError(f"{value!r} is no {hint}")
-    return click.types.convert_type(click_type(hint)).convert(value, None, None)
+    return click.types.convert_type(click_type(hint)).convert(str(value), None, None)
 
 
 def option(default: Any, help: str, *notes: str | Between, **about: Any) -> Any:
@@ -123,12 +125,8 @@ def option(default: Any, help: str, *notes: str | Between, **about: Any) -> Any:
     return field(**values, metadata={"leaf": Leaf(help, names, form, within, **about)})
 
 
-def argument(default: Any, help: str, *notes: str | Between) -> Any:
-    return option(default, help, *notes, kind="argument")
-
-
-def setting(default: Any, help: str, *notes: str | Between) -> Any:
-    return option(default, help, *notes, kind="setting")
+argument = partial(option, kind="argument")
+setting = partial(option, kind="setting")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -175,7 +173,7 @@ class Command(Group):
             None,
             params=[leaf.parameter() for leaf in parameters],
             callback=call,
-            help=cleandoc(cls.__doc__ or ""),
+            help=cleandoc(cls.__doc__ or "").replace("\n\nExample", "\n\n\b\nExample"),  # lines stay lines
         )
         cls.click.settings = keys
 

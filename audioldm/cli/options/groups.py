@@ -1,30 +1,29 @@
 """The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
 
+from __future__ import annotations
+
 import os
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from audioldm.cli.checks import check_device, check_parts
 from audioldm.cli.console import say, waiting, warned
 from audioldm.cli.options import SHARE, Between, DryRun, Force, Group, option, setting, weighted
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span, parse_schedule
-from audioldm.progress import counted
 
-if TYPE_CHECKING:
-    from audioldm.pipeline.audioldm import AudioLDM
-    from audioldm.pipeline.guidance import GuidanceConfig
+with later():
+    import diffusers
+    import torch
+    import transformers
+
+    from audioldm import engines
+    from audioldm.pipeline import audioldm
+    from audioldm.pipeline import guidance as pipeline_guidance
 
 NAMED = "NAME[:OPTION=N,...]"
 Pair = tuple[float, float] | None
-LIBRARIES = (
-    "torch",
-    "transformers.models.clap.modeling_clap",
-    "diffusers.models.unets.unet_2d_condition",
-    "audioldm.pipeline.audioldm",
-)
-"""modules that take a second or more to import, in the order of their imports"""
 
 
 def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original .ckpt.") -> Any:
@@ -52,7 +51,7 @@ class ModelOptions(Group):
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(None, "Number type of the networks.")
     published: PublishedOptions = PublishedOptions()
 
-    def load(self, model: str | None = None) -> "AudioLDM":
+    def load(self, model: str | None = None) -> audioldm.AudioLDM:
         """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
         choices = {"mode": self.mode, **vars(self.published)}
         pipe = load(model or self.model, device=self.device, dtype=self.dtype, **choices)
@@ -62,19 +61,10 @@ class ModelOptions(Group):
         return pipe
 
 
-def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> "AudioLDM":
+def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> audioldm.AudioLDM:
     """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
     check_device(device)
     with waiting("loading torch and the model"):
-        for name in counted(LIBRARIES, "libraries"):
-            import_module(name)
-        import diffusers
-        import torch
-        import transformers
-
-        from audioldm.engines import keep_freed_memory
-        from audioldm.pipeline.audioldm import AudioLDM
-
         for library in (diffusers, transformers):
             library.utils.logging.set_verbosity_error()  # their advice is for programmers
             library.utils.logging.disable_progress_bar()
@@ -82,10 +72,10 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
         if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
             place = f"cuda:{os.environ['LOCAL_RANK']}"
         if place == "cpu":
-            keep_freed_memory()
+            engines.keep_freed_memory()
         with warned():
             kind = getattr(torch, dtype) if dtype else None
-            pipe = AudioLDM.from_pretrained(model, device=place, dtype=kind, **choices)
+            pipe = audioldm.AudioLDM.from_pretrained(model, device=place, dtype=kind, **choices)
         if pipe.notice:
             say(f"{pipe.name}: {pipe.notice}")
         return pipe
@@ -143,21 +133,21 @@ class Guidance(Group):
             raise AudioLDMError(what, "Train one: audioldm recipes embedded/classifier.")
         self.config(None).check(sampler=sampler, scale=self.guidance)
 
-    def config(self, model: "ModelOptions | None") -> "GuidanceConfig":
+    def config(self, model: ModelOptions | None) -> pipeline_guidance.GuidanceConfig:
         """The pipeline's GuidanceConfig; other models are loaded by ``model``, None leaves them out."""
-        from audioldm.pipeline.guidance import GuidanceConfig, TargetClass
-
         nets: dict[str, Any] = {}
         if model is not None:
             references = {"weak": self.guidance_weak, "refiner": self.refiner}
             nets = {name: model.load(place) for name, place in references.items() if place}
             if self.guidance_classifier is not None and self.guidance_class is not None:
-                nets["classifier"] = TargetClass.load(self.guidance_classifier, self.guidance_class)
+                nets["classifier"] = pipeline_guidance.TargetClass.load(
+                    self.guidance_classifier, self.guidance_class
+                )
         names = ("method", "interval", "threshold", "clap", "classifier_scale")
         numbers = {name: getattr(self, f"guidance_{name}") for name in names}
         pairs = (weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts)
         extra = tuple((text, weights[0]) for text, weights in pairs)
-        return GuidanceConfig(**numbers, extra_prompts=extra, refine=self.refine, **nets)
+        return pipeline_guidance.GuidanceConfig(**numbers, extra_prompts=extra, refine=self.refine, **nets)
 
 
 SEEDS = Between(0, 2**62 - 1)
@@ -248,6 +238,6 @@ class Output(Force, DryRun):
     def folder(self) -> Path:
         return self.out.parent if self.is_file else self.out
 
-    def alone(self, audio_format: str) -> "Output":
+    def alone(self, audio_format: str) -> Output:
         """The options that decide how a clip sounds; the rest as it is by default."""
         return Output(audio_format=audio_format, normalize=self.normalize, lufs=self.lufs)  # type: ignore[arg-type]
