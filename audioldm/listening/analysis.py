@@ -5,7 +5,7 @@ R raters, P prompts; a table (R, P) holds NaN where a rater did not judge a prom
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -14,19 +14,20 @@ from scipy import stats
 
 from audioldm.listening.design import DAMAGED, PAIRED, Kind, Task
 from audioldm.listening.folder import Rater, Test, answers_of
-from audioldm.metrics.interval import Estimate, Floats, Resamples, crossed_mean, interval
+from audioldm.metrics.interval import Floats, Resamples, crossed_mean, interval
 from audioldm.metrics.ratings import Scale, bradley_terry, holm, krippendorff_alpha, signed_rank
 
 CATCH_SHARE = 0.75  # a rater must pass at least this share of the trials with a right answer
 POOR_SCORE = 2  # a damaged clip, or one under a wrong caption, must get this or less of 5
-HIDDEN_REFERENCE = 90
-HIDDEN_REFERENCE_SHARE = 0.15
+HIDDEN_REFERENCE, HIDDEN_REFERENCE_SHARE = 90, 0.15
 """BS.1534-3: who rates the hidden reference below 90 on more than 15 % of the pages does not count."""
 CONSTANT_FROM = 8  # as many main trials with one and the same answer are no judgements
 AGREEMENT: dict[Task, Scale] = {"ab": "ordinal", "abx": "nominal", "mushra": "interval"}
 """Scale of Krippendorff's alpha; that of quality and relevance is ordinal."""
 STRENGTH_DRAWS = 2000
 Names = tuple[str, ...]  # a system, or a sorted pair
+Row = dict[str, Any]
+"""a system or a pair: name, mean with its 95 % interval from low to high, n answers, and p where there is a test"""
 
 
 @dataclass
@@ -85,13 +86,14 @@ class Screened:
         return sum(item.passed for item in asked), len(asked)
 
     def row(self) -> dict[str, Any]:
-        seconds = sorted(item.seconds for item in self.judgements if item.seconds is not None)
+        seconds = [item.seconds for item in self.judgements if item.seconds is not None]
         return {
             "rater": self.rater.number, "name": self.rater.name, "device": self.device,
             "answers": sum(item.kind != "training" for item in self.judgements),
             "of": sum(trial.kind != "training" for trial in self.rater.trials),
             "catches": "{}/{}".format(*self.catches),
-            "median_seconds": seconds[len(seconds) // 2] if seconds else None, "excluded_for": self.reasons,
+            "median_seconds": float(np.median(seconds)) if seconds else None,
+            "excluded_for": self.reasons,
         }  # fmt: skip
 
 
@@ -133,33 +135,17 @@ def reasons(screened: Screened, test: Test) -> list[str]:
 
 
 @dataclass
-class Line:
-    """One row of a table: a system, or a pair of them."""
-
-    name: str
-    estimate: Estimate
-    n: int
-    p: float | None = None
-    p_holm: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class Outcome:
-    """All about one task."""
+    """All about one task; ``alpha`` is Krippendorff's, None where there is nothing to agree on."""
 
     task: Task
     raters: int
     prompts: int
     answers: int
-    alpha: float
-    systems: list[Line] = field(default_factory=list)
-    pairs: list[Line] = field(default_factory=list)
-    by_prompt: dict[str, dict[str, float]] = field(default_factory=dict)  # prompt -> system or pair -> mean
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON; NaN becomes None."""
-        return asdict(self) | {"alpha": None if np.isnan(self.alpha) else round(self.alpha, 4)}
+    alpha: float | None
+    systems: list[Row]
+    pairs: list[Row]
+    by_prompt: dict[str, dict[str, float]]  # prompt -> system or pair -> mean
 
 
 def outcome(
@@ -177,53 +163,47 @@ def outcome(
             table[raters.index(item.rater), prompts.index(item.prompt)] = value
     tables = dict(sorted(tables.items()))
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
-    result = Outcome(task, len(raters), len(prompts), len(main), alpha)
     draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)
-    lines = (paired if task in PAIRED else rated)(result, tables, draws)
-    for line, p in zip(result.pairs, holm([line.p or 0.0 for line in result.pairs]), strict=True):
-        line.p_holm = float(p)
-    means = {line.name: prompt_means(table) for line, table in zip(lines, tables.values(), strict=True)}
-    result.by_prompt = {
+    systems, pairs = (paired if task in PAIRED else rated)(task, tables, draws)
+    for row, p in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
+        row["p_holm"] = float(p)
+    named = [row["name"] for row in (pairs if task in PAIRED else systems)]
+    means = dict(zip(named, map(prompt_means, tables.values()), strict=True))
+    by_prompt = {
         prompt: {name: round(float(of[i]), 4) for name, of in means.items() if not np.isnan(of[i])}
         for i, prompt in enumerate(prompts)
     }
-    return result
+    known = None if np.isnan(alpha) else alpha
+    return Outcome(task, len(raters), len(prompts), len(main), known, systems, pairs, by_prompt)
 
 
 def prompt_means(table: Floats) -> Floats:
     return np.asarray(np.ma.masked_invalid(table).mean(axis=0).filled(np.nan))  # type: ignore[no-untyped-call]
 
 
-def mean_line(name: str, table: Floats, draws: Resamples, p: float | None = None, **extra: Any) -> Line:
-    return Line(name, crossed_mean(table, draws), int((~np.isnan(table)).sum()), p, extra=extra)
-
-
-def wilcoxon(table: Floats, middle: float) -> float:
-    """p that the means of the prompts lie around ``middle``."""
+def row_of(name: str, table: Floats, draws: Resamples, middle: float | None = None, **more: Any) -> Row:
+    """Mean and interval, and by Wilcoxon the p that the means of the prompts lie around ``middle``."""
+    row = {"name": name, **crossed_mean(table, draws)._asdict(), "n": int((~np.isnan(table)).sum())}
     means = prompt_means(table)
-    return signed_rank((means[~np.isnan(means)] - middle).round(9))
+    p = {} if middle is None else {"p": signed_rank((means[~np.isnan(means)] - middle).round(9))}
+    return row | p | more
 
 
-def paired(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
-    """ab: shares with ties split, Wilcoxon over prompts.   abx: right answers against guessing.   Gives their lines."""
+def paired(task: Task, tables: dict[Names, Floats], draws: Resamples) -> tuple[list[Row], list[Row]]:
+    """ab: strengths, and shares with ties split.   abx: no systems, and right answers against guessing."""
+    pairs = []
     for (a, b), table in tables.items():
         ones, halves, zeros = (int((table == value).sum()) for value in (1.0, 0.5, 0.0))
-        if result.task == "ab":
-            name, p, counts = (
-                f"{a} over {b}",
-                wilcoxon(table, 0.5),
-                {"wins": ones, "ties": halves, "losses": zeros},
-            )
+        if task == "ab":
+            counts = {"wins": ones, "ties": halves, "losses": zeros}
+            pairs.append(row_of(f"{a} over {b}", table, draws, 0.5, **counts))
         else:
             p = float(stats.binomtest(ones, ones + zeros, alternative="greater").pvalue)
-            name, counts = f"{a} or {b}", {"right": ones}
-        result.pairs.append(mean_line(name, table, draws, p, a=a, b=b, **counts))
-    if result.task == "ab":
-        result.systems = strengths(tables, draws)
-    return result.pairs
+            pairs.append(row_of(f"{a} or {b}", table, draws, p=p, right=ones))
+    return strengths(tables, draws) if task == "ab" else [], pairs
 
 
-def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
+def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Row]:
     """Bradley-Terry log-strengths of all systems, with intervals from the same draws of raters and prompts."""
     names = sorted({name for pair in tables for name in pair})
     shape = next(iter(tables.values())).shape
@@ -232,18 +212,14 @@ def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
         a, b = map(names.index, pair)
         wins[:, :, a, b], wins[:, :, b, a] = np.nan_to_num(table), np.nan_to_num(1 - table)
     few = Resamples(draws.raters[:STRENGTH_DRAWS], draws.prompts[:STRENGTH_DRAWS])
-    bounds = [bradley_terry(wins.sum(axis=(0, 1))), *interval(bradley_terry(few.totals(wins)))]
-    played = (wins + np.swapaxes(wins, 2, 3)).sum(axis=(0, 1, 3))
-    estimates = (Estimate(*map(float, each)) for each in zip(*bounds, strict=True))
-    return [Line(name, each, int(n)) for name, each, n in zip(names, estimates, played, strict=True)]
+    value, (low, high) = bradley_terry(wins.sum(axis=(0, 1))), interval(bradley_terry(few.totals(wins)))
+    n = (wins + np.swapaxes(wins, 2, 3)).sum(axis=(0, 1, 3))
+    columns = zip(names, value.tolist(), low.tolist(), high.tolist(), n.astype(int).tolist(), strict=True)
+    return [dict(zip(("name", "mean", "low", "high", "n"), column, strict=True)) for column in columns]
 
 
-def rated(result: Outcome, tables: dict[Names, Floats], draws: Resamples) -> list[Line]:
-    """quality, relevance, mushra: means; differences where one rater rated both.   Gives the means' lines."""
-    for (name,), table in tables.items():
-        result.systems.append(mean_line(name, table, draws))
-    for (a,), (b,) in combinations(tables, 2):
-        gaps = tables[a,] - tables[b,]
-        if not np.isnan(gaps).all():
-            result.pairs.append(mean_line(f"{a} - {b}", gaps, draws, wilcoxon(gaps, 0.0), a=a, b=b))
-    return result.systems
+def rated(task: Task, tables: dict[Names, Floats], draws: Resamples) -> tuple[list[Row], list[Row]]:
+    """quality, relevance, mushra: means, and differences where one rater rated both."""
+    gaps = {f"{a} - {b}": tables[a,] - tables[b,] for (a,), (b,) in combinations(tables, 2)}
+    pairs = [row_of(name, gap, draws, 0.0) for name, gap in gaps.items() if not np.isnan(gap).all()]
+    return [row_of(name, table, draws) for (name,), table in tables.items()], pairs

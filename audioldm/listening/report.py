@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
-from audioldm.evaluation.picture import Picture
-from audioldm.listening.analysis import Line, Outcome, Screened, outcome, screen
+from audioldm.listening.analysis import Outcome, Screened, outcome, screen
 from audioldm.listening.design import DAMAGED, METHODS
 from audioldm.listening.figures import figures
 from audioldm.listening.folder import Test
@@ -21,7 +19,6 @@ from audioldm.progress import counted
 from audioldm.tables import csv_text, markdown
 
 FEW_RATERS = 6
-Table = tuple[list[str], list[list[str]]]
 
 
 @dataclass
@@ -44,10 +41,8 @@ class Result:
     def summary(self) -> dict[str, Any]:
         return {
             "title": self.title, "method": self.method, "raters": len(self.raters),
-            "raters_counted": len(self.raters) - len(self.excluded),
-            "outcomes": [each.as_dict() for each in self.outcomes],
-            "screening": [screened.row() for screened in self.raters], "notes": self.notes,
-            "settings": self.settings,
+            "raters_counted": len(self.raters) - len(self.excluded), "outcomes": list(map(asdict, self.outcomes)),
+            "screening": list(map(Screened.row, self.raters)), "notes": self.notes, "settings": self.settings,
         }  # fmt: skip
 
     def text(self) -> str:
@@ -58,37 +53,14 @@ class Result:
             )
         for each in self.outcomes:
             lines += ["", f"{each.task}: {headline(each)}"]
-            for table in tables(each):
-                lines += ["", markdown(*table)]
+            for rows in filter(None, (each.systems, each.pairs)):
+                lines += ["", markdown(list(rows[0]), [list(row.values()) for row in rows])]
         return "\n".join([*lines, "", *self.notes]) + "\n"
 
 
 def headline(result: Outcome) -> str:
-    size = f"{result.answers} answers, {result.raters} raters x {result.prompts} prompts"
-    return f"{size}, Krippendorff alpha {number(result.alpha)}"
-
-
-def number(value: float | None) -> str:
-    if value is None or np.isnan(value):
-        return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-
-
-def tables(result: Outcome) -> Iterator[Table]:
-    """A row a system, and a row a pair."""
-    value = "log-strength" if result.task == "ab" else "mean"
-    of_pairs = {"ab": "share", "abx": "right"}.get(result.task, "difference")
-    for first, mean, lines in (("system", value, result.systems), ("pair", of_pairs, result.pairs)):
-        if rows := [cells(line, first, mean) for line in lines]:
-            yield list(rows[0]), [list(row.values()) for row in rows]
-
-
-def cells(line: Line, first: str, mean: str) -> dict[str, str]:
-    value, low, high = map(number, line.estimate)
-    row = {first: line.name, mean: value, "95 % interval": f"{low} to {high}", "n": str(line.n)}
-    if line.p is not None:
-        row |= {"p": number(line.p), "p (Holm)": number(line.p_holm)}
-    return row | {name: str(line.extra[name]) for name in ("wins", "ties", "losses") if name in line.extra}
+    alpha = "-" if result.alpha is None else f"{result.alpha:.3f}"
+    return f"{result.answers} answers, {result.raters} raters x {result.prompts} prompts, Krippendorff alpha {alpha}"
 
 
 def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed: int = 0) -> Result:
@@ -107,7 +79,6 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     tasks = [
         outcome(task, judgements, resamples=resamples, rng=rng) for task in counted(METHODS[method], "tasks")
     ]
-    outcomes = list(filter(None, tasks))
     simulated = sum(screened.device == "simulated" for screened in raters)
     few = f"{len(kept)} raters: intervals of so few raters are too narrow."
     if len(kept) == 1:
@@ -121,23 +92,42 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     }
     settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
     hold = [note for note, holds in notes.items() if holds]
-    return Result(test.about["title"], method, raters, outcomes, settings, hold)
+    return Result(test.about["title"], method, raters, list(filter(None, tasks)), settings, hold)
 
 
 def save(test: Test, result: Result, folder: Path) -> Path:
-    """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page."""
-    plots = {each.task: figures(each) for each in counted(result.outcomes, "figures")}
+    """Write report.html, summary.json, answers.csv and the plots to ``folder``, all or none; returns the page.
+
+    The plots are inside the page; its players use the test's sounds by links relative to ``folder``.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioLDMError(f"{folder} cannot be made: {error.strerror}.", "Use another --out.") from error
+    design, plots = test.design, [figures(each) for each in counted(result.outcomes, "figures")]
+    place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
+    versions = [name for name in design.versions() if not name.startswith(DAMAGED)]
+    size = f"{len(design.systems)} systems, {len(design.prompts)} prompts, at {test.about['lufs']:g} LUFS"
+    page = html.page(
+        "listening/report.html", title=result.title, warnings=result.notes, draws=result.settings["resamples"],
+        summary=f"Method {result.method}, {result.counted}, {size}.", raters=list(map(Screened.row, result.raters)),
+        outcomes=[
+            (each, headline(each), [html.figure(picture, name) for name, picture in pictures.items()])
+            for each, pictures in zip(result.outcomes, plots, strict=True)
+        ],
+        versions=versions,
+        clips=[
+            (caption or prompt, [f"{place}/{test.names[version, prompt]}" for version in versions])
+            for prompt, caption in zip(design.prompts, design.captions, strict=True)
+        ],
+    )  # fmt: skip
     contents: dict[Path, bytes | str] = {
         folder / "summary.json": json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n",
         folder / "answers.csv": answers_csv(result),
-        folder / "report.html": page(test, result, plots, folder),
+        folder / "report.html": page,
     }
-    for task, pictures in plots.items():
-        contents |= {folder / f"{task}_{name}.png": picture.png() for name, picture in pictures.items()}
+    for each, pictures in zip(result.outcomes, plots, strict=True):
+        contents |= {folder / f"{each.task}_{name}.png": picture.png() for name, picture in pictures.items()}
     publish(contents)
     return folder / "report.html"
 
@@ -153,32 +143,3 @@ def answers_csv(result: Result) -> str:
         for item in screened.judgements
     ]  # fmt: skip
     return csv_text(head, rows)
-
-
-def page(test: Test, result: Result, plots: dict[Any, dict[str, Picture]], folder: Path) -> str:
-    """One HTML page with the plots inside; the players use the test's sounds by links relative to ``folder``."""
-    design = test.design
-    place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
-    versions = [name for name in design.versions() if not name.startswith(DAMAGED)]
-    size = f"{len(design.systems)} systems, {len(design.prompts)} prompts, at {test.about['lufs']:g} LUFS"
-    return html.page(
-        "listening/report.html",
-        title=result.title,
-        warnings=result.notes,
-        summary=f"Method {result.method}, {result.counted}, {size}.",
-        draws=result.settings["resamples"],
-        outcomes=[
-            (each.task, headline(each), list(tables(each)), [html.figure(*p[::-1]) for p in plots[each.task].items()])
-            for each in result.outcomes
-        ],
-        raters=[
-            [f"{row['rater']} {row['name']}", row["device"], f"{row['answers']}/{row['of']}", row["catches"],
-             number(row["median_seconds"]), "; ".join(row["excluded_for"]) or "counted"]
-            for row in map(Screened.row, result.raters)
-        ],
-        versions=versions,
-        clips=[
-            (caption or prompt, [f"{place}/{test.names[version, prompt]}" for version in versions])
-            for prompt, caption in zip(design.prompts, design.captions, strict=True)
-        ],
-    )  # fmt: skip
