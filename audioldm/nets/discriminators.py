@@ -101,7 +101,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, *, width: int = 64, depth: int = 3) -> None:
         super().__init__()
         widths = [1] + [width * min(2**i, 8) for i in range(depth + 1)]
-        sizes = zip(widths, widths[1:], [2] * depth + [1], strict=True)
+        sizes = zip(widths, widths[1:], [2] * depth + [1], strict=False)
         self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, 4, s, 1)) for a, b, s in sizes)
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, 4, padding=1))
 
