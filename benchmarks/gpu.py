@@ -38,6 +38,7 @@ GROUPS = (
     "parts",
     "latency",
     "throughput",
+    "cards",
     "profile",
     "sizes",
     "equality",
@@ -82,6 +83,44 @@ def memory(bench: Bench, name: str, steps: int) -> Row:
         "peak_mib": peak_mib(lambda: bench.whole(pipe, steps=steps), bench.device, before=weights),
         "weights_mib": weights / 2**20,
     }
+
+
+def cards(bench: Bench) -> None:
+    """What a card of few GiB does with each size: clips of 25 steps, one by one and in batches, until no more fit."""
+    for size in ("S",) if bench.tiny else ("S", "M", "L"):
+        pipe = bench.pipe("fast", build(size, bench.device, tiny=bench.tiny))
+        release()
+        for gib in (2, 6, 8, 12, 16, 24):
+            row = bench.book.add(f"card of {gib} GiB", size, partial(on_card, bench, pipe, gib), needs=15)
+            if row is None or all(isinstance(row[f"batch {batch}"], dict) for batch in (1, 4, 16)):
+                break  # a larger card does the same
+        del pipe
+        release()
+
+
+def on_card(bench: Bench, pipe: AudioLDM, gib: int) -> Row:
+    """Clips where torch may hold ``gib``, with the weights and all that is recorded, and without the driver's own."""
+    cuda, row = torch.cuda.is_available(), Row()
+    pipe.engine.reset()
+    release()
+    parts = (pipe.unet, pipe.vae, pipe.vocoder, pipe.clap.text_encoder)
+    weights = sum(p.nbytes for part in parts for p in part.parameters())
+    if cuda:
+        room = gib * 2**30 + torch.cuda.memory_allocated() - weights
+        torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        for batch in (1, 4, 16):
+            run = partial(bench.whole, pipe, steps=bench.steps(25)[0], batch=batch)
+            row[f"batch {batch}"] = "does not fit"
+            times = paired({"fast": run}, bench.device, warm=2)["fast"]
+            row[f"batch {batch}"] = {**times, "s_a_clip": times["s"] / batch}
+    except torch.OutOfMemoryError:
+        for batch in (4, 16):
+            row.setdefault(f"batch {batch}", "does not fit")
+    finally:
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    return row
 
 
 def equality(bench: Bench) -> None:
@@ -274,6 +313,7 @@ def main() -> None:
         "parts": partial(parts, bench),
         "latency": partial(latency, bench),
         "throughput": partial(throughput, bench),
+        "cards": partial(cards, bench),
         "profile": partial(profiles, bench),
         "sizes": partial(sizes, bench),
         "equality": partial(equality, bench),
