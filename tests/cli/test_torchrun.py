@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 def torchrun(*words, restarts=0):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # a store of its own for every start: in torchrun's, which torch 2.11 shares, the addresses of the dead remain
+    store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    environment = {**os.environ, **store, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *launch, f"--max-restarts={restarts}", "-m", "audioldm", *map(str, words)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
