@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from audioldm.datasets.manifest import Row, split_of
+from audioldm.datasets.manifest import SPLITS, Row, split_of
 from audioldm.datasets.prepare import shared
-from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of, table, words, youtube_row
+from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of, table, words
 from audioldm.datasets.prepare.youtube import Clip
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
@@ -27,6 +27,7 @@ ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|
 ESC10_CREDIT = re.compile(r"^- \*\*\[([^\]]+)\].*clip derived from \[.*\]\(.*\) by \*([^*]+)\*")
 ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
 AGAIN = "Get the file again."
+CLIP_SECONDS = 10
 WAVCAPS = {
     "as_final": ("AudioSet_SL", "youtube/", "Y"),
     "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/", ""),
@@ -34,6 +35,20 @@ WAVCAPS = {
     "sb_final": ("SoundBible", "wavcaps/SoundBible/", ""),
 }
 """name of a list of WavCaps -> the part it lists, how its groups begin, and the letter before the id of each clip"""
+
+
+def youtube_row(
+    sounds: Sounds, video: str, start: float, end: float, captions: Sequence[str], *ids: str, **more: Any
+) -> Row:
+    """A clip of a video, under any name that is in use for it; the lists say nothing about the rights of its sound."""
+    ends = [f"_{start:g}", ""]
+    for scale, form in ((1, "g"), (1, ".3f"), (1000, "g"), (1000, ".0f")):
+        ends.append(f"_{start * scale:{form}}_{end * scale:{form}}")
+    names = [f"{prefix}{video}{span}" for span in ends for prefix in ("", "Y")]
+    return Row(
+        sounds.place(*names, *ids), tuple(captions), licence="YouTube (none stated)",
+        author=f"https://youtu.be/{video}", group=f"youtube/{video}", **more,
+    )  # fmt: skip
 
 
 def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findings = None) -> list[Row]:
@@ -44,24 +59,22 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
     """
     sounds, clips, splits = Sounds(audio or folder), dict[tuple[str, str], Record](), dict[str, str]()
     need = ("audiocap_id", "youtube_id", "start_time", "caption")
-    for split, path in shared.by_split(
-        Path(folder), {f"{name}.csv": name for name in ("train", "val", "test")}
-    ):
+    for split, path in shared.by_split(Path(folder), {f"{name}.csv": name for name in SPLITS}):
         for record in table(path, need, findings, text=("caption",)):
             if lost := [name for name in need if name not in record.cells]:
                 shared.note(findings, record.where, f"no {lost[0]}")
                 continue
             number, video, start, caption = [record.cells[name] for name in need]
-            clip = clips.setdefault((video, start), Record(record.where, {"captions": [], "ids": []})).cells
-            clip |= {"video": video, "start": start}
-            clip["captions"] += texts_of(caption)
+            empty = Record(record.where, {"video": video, "start": start, "captions": {}, "ids": []})
+            clip = clips.setdefault((video, start), empty).cells
+            clip["captions"] |= dict.fromkeys(texts_of(caption))
             clip["ids"].append(number)
             splits[video] = split
 
     def row(clip: dict[str, Any]) -> Row:
-        video, captions = clip["video"], dict.fromkeys(clip["captions"])
-        place = sounds.place(*shared.youtube_names(video, float(clip["start"])), *clip["ids"])
-        return youtube_row(place, video, tuple(captions), split=splits[video], source="audiocaps")
+        video, start = clip["video"], float(clip["start"])
+        end, more = start + CLIP_SECONDS, {"split": splits[video], "source": "audiocaps"}
+        return youtube_row(sounds, video, start, end, clip["captions"], *clip["ids"], **more)
 
     return rows_of(clips.values(), row, findings)
 
@@ -69,7 +82,7 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
 def clips(rows: Sequence[Row]) -> list[Clip]:
     """The clips to fetch from YouTube: those of rows whose sound is not there."""
     lost = [Path(row.path).name.rsplit("_", 1) for row in rows if not Path(row.path).is_file()]
-    return [Clip(video, float(start), shared.CLIP_SECONDS) for video, start in lost]
+    return [Clip(video, float(start), CLIP_SECONDS) for video, start in lost]
 
 
 def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
@@ -95,9 +108,7 @@ def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
             facts = {line.get("file_name", ""): line for line in lines}
             records = table(path, ("file_name", "caption_1"), findings)
             out += rows_of(records, partial(row, facts=facts, sounds=sounds, split=split), findings)
-    if not out:
-        raise AudioLDMError(f"{folder} holds no clotho_captions_*.csv.", "Name Clotho's folder.")
-    return out
+    return some(out, folder, "clotho_captions_*.csv")
 
 
 def wavcaps(
@@ -106,26 +117,18 @@ def wavcaps(
 ) -> list[Row]:  # fmt: skip
     """WavCaps: 400,000 clips from Freesound, the BBC, SoundBible and AudioSet (json_files; Mei et al. 2023).
 
-    The captions are a language model's.  FLAC files are named by id.  ``exclude``: the authors' blacklists of clips
-    that are in the test sets of other data sets.
+    ``exclude``: the authors' blacklists of clips that are in the test sets of other data sets.
     """
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
-    if not lists:
-        raise AudioLDMError(f"{folder} holds no *_final.json.", "Name the folder that holds json_files.")
+    banned, sounds, out = set[str](), Sounds(audio or folder), list[Row]()
 
     def stem_of(name: object) -> str:
         return str(name).removesuffix(".wav").removesuffix(".flac")
 
-    banned = set[str]()
-    for path in map(Path, exclude):  # a list, or lists under the parts' names
-        if not path.is_file():
-            raise AudioLDMError(
-                f"There is no list {path}.", "Pass --exclude with one of WavCaps' blacklists."
-            )
-        content = read_content(path, AGAIN)
+    for path in map(Path, exclude):  # a blacklist is a list, or lists under the parts' names
+        content = read_content(path, "Pass --exclude with one of WavCaps' blacklists.")
         parts = content.values() if isinstance(content, dict) else [content]
         banned |= {stem_of(name) for names in parts if isinstance(names, list) for name in names}
-    sounds, out = Sounds(audio or folder), list[Row]()
 
     def row(item: dict[str, Any], name: str, prefix: str, letter: str) -> Row | None:
         stem = stem_of(item["id"])
@@ -140,7 +143,7 @@ def wavcaps(
         name, prefix, letter = WAVCAPS[path.stem]
         records = shared.items(path, read_content(path, AGAIN), "data")
         out += rows_of(records, partial(row, name=name, prefix=prefix, letter=letter), findings)
-    return out
+    return some(out, folder, "*_final.json")
 
 
 def macs(
@@ -149,8 +152,7 @@ def macs(
 ) -> list[Row]:  # fmt: skip
     """MACS: urban scenes of 10 s with two to five captions (MACS.yaml; Martín-Morató and Mesaros 2021).
 
-    The sounds are TAU Urban Acoustic Scenes 2019.  A place's recordings share a split: "airport-oslo-0-1-a.wav" is of
-    "airport-oslo-0".
+    A place's recordings share a split: "airport-oslo-0-1-a.wav" is of "airport-oslo-0".
     """
     import yaml  # type: ignore[import-untyped]
 
@@ -171,18 +173,15 @@ def macs(
 def musiccaps(
     folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.1, findings: Findings = None
 ) -> list[Row]:
-    """MusicCaps: ten-second clips of music from YouTube (musiccaps-public.csv; Agostinelli et al. 2023).
-
-    Described by musicians.  AudioSet's evaluation clips are the test set.
-    """
+    """MusicCaps: ten-second clips of music, described by musicians (musiccaps-public.csv; Agostinelli et al. 2023)."""
     sounds = Sounds(audio or folder)
 
     def row(line: dict[str, str]) -> Row:
-        video, test = line["ytid"], line["is_audioset_eval"] == "True"
-        place = sounds.place(*shared.youtube_names(video, float(line["start_s"]), float(line["end_s"])))
+        video, start, end = line["ytid"], float(line["start_s"]), float(line["end_s"])
+        test, labels = line["is_audioset_eval"] == "True", tuple(ast.literal_eval(line["aspect_list"]))
         split = "test" if test else split_of(f"youtube/{video}", val=val, test=0.0)
-        labels, captions = tuple(ast.literal_eval(line["aspect_list"])), texts_of(line["caption"])
-        return youtube_row(place, video, captions, labels=labels, split=split, source="musiccaps")
+        more = {"labels": labels, "split": split, "source": "musiccaps"}
+        return youtube_row(sounds, video, start, end, texts_of(line["caption"]), **more)
 
     need = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_audioset_eval")
     return rows_of(table(Path(folder) / "musiccaps-public.csv", need, findings), row, findings)
@@ -217,10 +216,14 @@ def esc10(
             split=split_of(group, val=val, test=0.0) if split == "train" and val_fold is None else split,
             author=authors.get(path.name, ESC10_AUTHOR),
         ))  # fmt: skip
-    if not out:
-        hint = "Pass the folder that holds '001 - Dog bark' and its neighbours."
-        raise AudioLDMError(f"{folder} holds no ESC-10 clips.", hint)
-    return out
+    return some(out, folder, "'001 - Dog bark' and its neighbours")
+
+
+def some(rows: list[Row], folder: AnyPath, lists: str) -> list[Row]:
+    """The rows.   Raises AudioLDMError if there are none."""
+    if not rows:
+        raise AudioLDMError(f"{folder} holds no clip by {lists}.", "Name the folder that holds them.")
+    return rows
 
 
 def esc50(folder: AnyPath, *, test_fold: int = 5, val_fold: int = 4, findings: Findings = None) -> list[Row]:
@@ -242,10 +245,7 @@ def esc50(folder: AnyPath, *, test_fold: int = 5, val_fold: int = 4, findings: F
 def urbansound8k(
     folder: AnyPath, *, test_fold: int = 10, val_fold: int = 9, findings: Findings = None
 ) -> list[Row]:
-    """UrbanSound8K: 8,732 clips of up to 4 s in 10 classes (metadata and audio; Salamon et al. 2014).
-
-    Its ten folds share no recording.  salience 2 is a sound in the background, and the caption says so.
-    """
+    """UrbanSound8K: 8,732 clips of up to 4 s in 10 classes (metadata and audio; Salamon et al. 2014)."""
     folder = Path(folder).absolute()
 
     def row(line: dict[str, str]) -> Row:
@@ -264,10 +264,9 @@ def urbansound8k(
 
 
 def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
-    """FSD50K: 51,000 clips from Freesound in 200 classes (FSD50K.ground_truth, .metadata, .dev_audio, .eval_audio).
+    """FSD50K: 51,000 clips of 200 classes (FSD50K.ground_truth, .metadata, .*_audio; Fonseca et al. 2022).
 
-    Fonseca et al. 2022.  A clip's first label is its most specific one; the others, its parents among them, make the
-    second caption.
+    A clip's first label is its most specific one; the others, its parents among them, make the second caption.
     """
     folder, out = Path(folder).absolute(), list[Row]()
 
@@ -303,19 +302,17 @@ def audioset(
     def row(cells: dict[str, str], split: str) -> Row | None:
         """Of a line such as `video, start, end, "class,class"`, which is no CSV: only its last column is quoted."""
         video, start, end, mids = cells["line"].split(", ", 3)
-        place = sounds.find(*shared.youtube_names(video, float(start), float(end)))
         labels = [*filter(None, map(names.get, mids.strip().strip('"').split(",")))]
         phrase = shared.listing(labels) if labels else ""
-        return None if place is None else youtube_row(
-            str(place), video, (phrase, f"the sound of {phrase}") if labels else (), labels=tuple(labels),
+        clip = youtube_row(
+            sounds, video, float(start), float(end), (phrase, f"the sound of {phrase}") if labels else (),
             split=split if split == "test" else split_of(f"youtube/{video}", val=val, test=0.0), source="audioset",
+            labels=tuple(labels),
         )  # fmt: skip
+        return clip if Path(clip.path).is_file() else None
 
     for split, path in shared.by_split(Path(folder), {**lists, "eval_segments.csv": "test"}):
         listed = filled(lines(read_text(path)), path)
         records = [Record(f"{path}:{number}", {"line": line}) for number, line in listed if line[0] != "#"]
         out += rows_of(records, partial(row, split=split), findings)
-    if not out:
-        hint = "Pass --audio with the folder of the sounds."
-        raise AudioLDMError(f"None of AudioSet's clips is below {sounds.folders[0]}.", hint)
-    return out
+    return some(out, sounds.folders[0], "AudioSet's lists")

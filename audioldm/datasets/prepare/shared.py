@@ -19,14 +19,13 @@ AnyPath = str | Path
 WRONG = (ValueError, LookupError, TypeError, AttributeError, SyntaxError, RecursionError, AudioLDMError)
 """What a record of another shape makes its reader raise."""
 LICENCE_URL = re.compile(r"(publicdomain/zero|licenses/(sampling\+|by(?:-nc)?(?:-sa|-nd)?))/([\d.]+)")
-CLIP_SECONDS = 10
 SPLIT_NAMES = {
     "train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test", "eval": "test",
 }  # fmt: skip
 
 
 def note(findings: Findings, where: AnyPath, reason: str, kind: str = "row", *, strict: bool = True) -> None:
-    """Add what is left out to ``findings``; without a list, refuse it, or if not ``strict`` pass over it."""
+    """Add what is left out to ``findings``; without a list refuse it, or if not ``strict`` pass over it."""
     if findings is not None:
         findings.append(Finding(kind, str(where), reason))
     elif strict:
@@ -124,20 +123,6 @@ class Sounds:
     def place(self, *names: str) -> str:
         """As ``find``, or where it should have been: the check then names it as missing."""
         return str(self.find(*names) or inside(self.folders[0], names[0]))
-
-
-def youtube_names(video: str, start: float, end: float | None = None) -> list[str]:
-    """The file names (without ending) that are in use for a clip of a video."""
-    stop, ends = start + CLIP_SECONDS if end is None else end, [f"_{start:g}", ""]
-    for scale, form in ((1, "g"), (1, ".3f"), (1000, "g"), (1000, ".0f")):
-        ends.append(f"_{start * scale:{form}}_{stop * scale:{form}}")
-    return [f"{prefix}{video}{end}" for end in ends for prefix in ("", "Y")]
-
-
-def youtube_row(place: str, video: str, captions: Sequence[str], **more: Any) -> Row:
-    """A clip of a video; the lists say nothing about the rights of its sound."""
-    author, group = f"https://youtu.be/{video}", f"youtube/{video}"
-    return Row(place, tuple(captions), licence="YouTube (none stated)", author=author, group=group, **more)
 
 
 def licence(url: str) -> str:
