@@ -37,10 +37,7 @@ class Condition:
         return self.map(lambda part: part.repeat_interleave(n, dim=0))
 
     def joined(self, other: "Condition") -> "Condition":
-        """``other``'s rows after these; the shorter token sequences are filled up and masked.
-
-        Raises ValueError unless both have the same parts, with masks where the lengths differ.
-        """
+        """``other``'s rows after these, shorter sequences filled up and masked.   Raises ValueError for other parts."""
         if [part is None for part in self.parts()] != [part is None for part in other.parts()]:
             raise ValueError("conditions of different parts cannot be joined")
         if self.mask is None and self.lengths() != other.lengths():

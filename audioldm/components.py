@@ -33,11 +33,7 @@ FEW = 8
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a sound is sampled; as it stands, what the original AudioLDM does.   Raises AudioLDMError out of range.
-
-    >>> Sampling().merged(steps=20, sampler=None).steps
-    20
-    """
+    """How a sound is sampled; as it stands, what the original AudioLDM does.   Raises AudioLDMError out of range."""
 
     seconds: float = 10.24
     steps: int = 200

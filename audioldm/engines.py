@@ -55,10 +55,7 @@ class Functions:
 
 
 class Engine:
-    """The nets of a model with the device, number type, mode and adapters that they run with.
-
-    It is the only part of a model that changes; copies of a model share it.
-    """
+    """The nets of a model with their device, type, mode and adapters: all of it that changes; its copies share it."""
 
     def __init__(self, nets: Nets, mode: Mode = "exact", dtype: torch.dtype = torch.float32) -> None:
         self.nets, self.mode, self.dtype = nets, mode, dtype

@@ -53,10 +53,7 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
 
 
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
-    """The file in ``folder`` that a table calls ``name``, in any of its ``spellings``; the plain path if none is there.
-
-    Raises AudioLDMError for a name that leads out of the folder.
-    """
+    """The file in ``folder`` that a table calls ``name``, in any of its ``spellings``; else the plain path."""
     path = inside(folder, name, where=where, links=links)
     places = (inside(folder, form, where=where, links=links) for form in spellings(name))
     return next((place for place in places if os.path.lexists(place)), path)

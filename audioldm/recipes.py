@@ -218,10 +218,7 @@ def resolve_batch_size(cfg: DictConfig) -> None:
 
 
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
-    """The batch size up to ``limit`` that the memory of one device holds, found by real steps.
-
-    In processes of their own, which leave no memory behind; forked where they can be, because a GPU's state cannot.
-    """
+    """The batch size up to ``limit`` that a device's memory holds, by real steps in processes of their own."""
     from audioldm.training.memory import LARGEST, probe
 
     forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"

@@ -95,11 +95,7 @@ def bytes_of(source: str | Path | BinaryIO, name: str) -> bytes:
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a text without their ends: ``\\n``, ``\\r\\n`` or ``\\r`` (``str.splitlines`` knows seven more).
-
-    >>> lines("a\\u2028b\\r\\nc\\n")
-    ['a\\u2028b', 'c']
-    """
+    """The lines of a text without their ends: \\n, \\r\\n or \\r alone (``str.splitlines`` knows seven more)."""
     out = LINE_END.split(text)
     return out[:-1] if out[-1] == "" else out
 
@@ -240,11 +236,7 @@ def records(rows: Sequence[str], start: int, separator: str) -> Iterator[tuple[i
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text that a file can hold: JSON also knows halves of surrogate pairs.
-
-    >>> is_text("é"), is_text("\\ud800"), is_text(3)
-    (True, False, False)
-    """
+    """Whether a value is a text that a file can hold: JSON also knows halves of surrogate pairs."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
@@ -277,13 +269,7 @@ def number_of(value: Any) -> float | None:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; numbers get three digits, None a dash.
-
-    >>> print(markdown(["a", "b"], [[1, 0.12345]]))
-    | a | b |
-    |---|---|
-    | 1 | 0.123 |
-    """
+    """A Markdown table; numbers get three digits, None a dash."""
 
     def cell(value: object) -> str:
         return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -293,11 +279,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV whose text cells no spreadsheet takes for a formula: those that begin like one get a quote in front.
-
-    >>> csv_text(["a"], [["=1+1"], [-2.5]])
-    "a\\n'=1+1\\n-2.5\\n"
-    """
+    """A CSV whose text cells no spreadsheet takes for a formula: those that begin like one get a quote in front."""
 
     def cell(value: object) -> object:
         if not isinstance(value, str):

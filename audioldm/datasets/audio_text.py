@@ -79,10 +79,7 @@ class AudioText(Dataset[Item]):
         return wave[None], caption, start
 
     def facts(self, index: int, number: int) -> Tensor:
-        """(5,): start, seconds, rate, loudness and clipping of what window ``index`` of draw ``number`` is cut from.
-
-        Of two mixed clips, those of the first.
-        """
+        """(5,): start, seconds, rate, loudness and clipping of the clip (the first of two) of a window."""
         row, rate = self.rows[index], self.spec.rate
         _, _, start = self.crop(index, generator(self.seed, number, index))
         loudness = 0.0 if row.loudness is None else row.loudness
@@ -149,11 +146,7 @@ def mixed(first: Tensor, second: Tensor, ratio: float) -> Tensor:
 
 
 def both(first: str, second: str) -> str:
-    """The two captions as one.
-
-    >>> both("A dog barks.", "rain falling")
-    'A dog barks and rain falling'
-    """
+    """The two captions as one: "A dog barks and rain falling"."""
     return f"{first.rstrip(' .')} and {second}"
 
 

@@ -161,10 +161,7 @@ def unreadable(path: str | Path, why: str) -> AudioLDMError:
 
 
 def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
-    """The sound of a file as 32-bit WAV, by the program ffmpeg; it may read nothing but that file.
-
-    It stops at the packet after ``most`` samples.
-    """
+    """A file's sound as 32-bit WAV, to the packet after ``most`` samples; nothing but that file is read."""
     if shutil.which("ffmpeg") is None:
         hint = "Install ffmpeg, or convert the file to WAV or FLAC."
         lacking = f"Cannot read audio from {path}: {why}; ffmpeg may read it and is not installed."
@@ -250,11 +247,7 @@ class Mixer:
 
 
 def mono(channels: Tensor) -> tuple[Tensor, int | None]:
-    """One channel (N,) of (N, channels): their mean, or the strongest where they cancel each other, and which that is.
-
-    >>> mono(torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
-    (tensor([0.5000, 0.2500]), 0)
-    """
+    """One channel (N,) of (N, channels): the mean, or the strongest where they cancel each other, and which it is."""
     mixer = Mixer(channels.shape[1])
     mean = mixer.add(channels)
     channel = mixer.strongest()

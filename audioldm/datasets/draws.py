@@ -29,11 +29,7 @@ BEGIN = Place()
 
 
 def generator(seed: int, number: int, index: int, *, device: torch.device | str = "cpu") -> Generator:
-    """A fresh generator for one item.
-
-    >>> bool(torch.equal(torch.rand(2, generator=generator(0, 1, 2)), torch.rand(2, generator=generator(0, 1, 2))))
-    True
-    """
+    """A fresh generator for one item."""
     digest = hashlib.blake2b(f"{seed}/{number}/{index}".encode(), digest_size=8).digest()
     return Generator(device).manual_seed(int.from_bytes(digest) >> 1)
 
@@ -48,11 +44,7 @@ SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)
 
 
 def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
-    """The shortest bucket that holds ``seconds``; longer clips go to the longest and are cropped.
-
-    >>> [bucket_of(value, (2.56, 5.12, 10.24)) for value in (0.3, 2.56, 2.6, 60.0)]
-    [0, 0, 1, 2]
-    """
+    """The shortest bucket that holds ``seconds``; longer clips go to the longest and are cropped."""
     if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
         hint = "Give seconds above 0, the shortest first."
         raise AudioLDMError(f"buckets={list(buckets)} are no lengths.", hint)
@@ -61,11 +53,7 @@ def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
 
 
 def batch_sizes(buckets: Sequence[float], seconds_a_batch: float) -> dict[int, int]:
-    """How many clips of each bucket make a batch of about ``seconds_a_batch`` seconds.
-
-    >>> batch_sizes((2.56, 5.12, 10.24), 20.48)
-    {0: 8, 1: 4, 2: 2}
-    """
+    """How many clips of each bucket make a batch of about ``seconds_a_batch`` seconds."""
     if seconds_a_batch < buckets[-1]:
         what = f"seconds_a_batch={seconds_a_batch:g} is less than one clip of {buckets[-1]:g} s."
         raise AudioLDMError(what, "Use more.")

@@ -44,10 +44,7 @@ class Loudness:
 
 
 def k_weighting(rate: int) -> npt.NDArray[np.float64]:
-    """The standard's two filters as second-order sections (2, 6): a shelf of 4 dB above 1.5 kHz, nothing below 38 Hz.
-
-    By R. Bristow-Johnson's formulas, as in torchaudio; the shelf of a rate that has no 1.5 kHz lies lower.
-    """
+    """The standard's filters as sections (2, 6): a shelf of 4 dB above 1.5 kHz, nothing below 38 Hz."""
     turn, a = 2 * pi * min(1500 / rate, 0.4), 10 ** (4 / 40)
     more, less, slope = (a + 1) * cos(turn), (a - 1) * cos(turn), sqrt(2 * a) * sin(turn)
     shelf = [a * (a + 1 + less + slope), -2 * a * (a - 1 + more), a * (a + 1 + less - slope)]

@@ -83,10 +83,7 @@ def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
 
 
 def read_tar(path: Path | str, *, content: bool = True) -> Iterator[Sample]:
-    """The samples of a tar file, compressed or not, in order; without ``content`` their bytes are not read.
-
-    Raises one of DAMAGE where it is damaged or cut off, after the samples before that place.
-    """
+    """The samples of a tar file, compressed or not, in order.   Raises one of DAMAGE where it is damaged or cut off."""
     with tarfile.open(path) as tar:
         members = members_of(tar, content)
         for key, group in groupby(members, key=lambda member: member[0]):

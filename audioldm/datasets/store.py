@@ -53,10 +53,7 @@ def load(row: Row, rate: int) -> Tensor:
 
 
 class Store:
-    """The rows' clips at ``rate`` as int16; small sets in memory, others memory-mapped from a store.
-
-    The first use decodes them with all cores.
-    """
+    """The rows' clips at ``rate`` as int16, decoded once; small sets in memory, others memory-mapped from a store."""
 
     def __init__(self, rows: Sequence[Row], rate: int) -> None:
         self.path: Path | None = None

@@ -98,10 +98,7 @@ def listed(
     file: AnyPath, *, audio: AnyPath | None = None, licence: str = "", author: str = "", source: str = "",
     val: float = 0.1, test: float = 0.1, findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
-    """Any CSV, TSV or JSONL with file_name (or path, file) and caption (or captions, text).
-
-    Optional: labels, start, seconds, split, licence, author.  The sounds lie beside the table, or below ``audio``.
-    """
+    """Any CSV, TSV or JSONL with file_name and caption; the sounds lie beside it, or below ``audio``."""
     file = Path(file)
     place = Path(audio or file.parent).absolute()
     sounds, _ = sounds_of(file, place, findings)
@@ -140,11 +137,7 @@ def captions(path: Path) -> tuple[str, ...]:
 
 
 def clean(stem: str) -> str:
-    """Words of a file name, without the numbers of takes and tracks.
-
-    >>> clean("03_DogBark-2"), clean("rain on a tin roof (take 4)"), clean("1-100032-A"), clean("SFX_HTTPServer hum")
-    ('dog bark', 'rain on a tin roof take', '', 'sfx http server hum')
-    """
+    """Words of a file name, without the numbers of takes and tracks: "dog bark" of 03_DogBark-2."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem)
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", spaced)
     return " ".join(words).lower() if any(len(word) > 1 for word in words) else ""

@@ -126,10 +126,7 @@ def unpack(
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
-    """The rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes.
-
-    Of a file that is damaged the last sample says so, as of ``webdataset``'s tars.
-    """
+    """Rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes; the last of a damaged file says so."""
     pq, damage = needed("pyarrow.parquet"), (OSError, needed("pyarrow").ArrowException)
     for path in sorted(map(Path, paths)):
         split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name
@@ -150,10 +147,7 @@ def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
 
 
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
-    """The samples of WebDataset tars, one for each sound of a key, with captions in its .txt or .json.
-
-    A tar that is damaged gives what comes before the damage, and a sample that says so.
-    """
+    """A sample for each sound of a key of tars, with captions in its .txt or .json; a last one names a damaged tar."""
     for path in map(Path, paths):
         if not path.is_file():
             raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")

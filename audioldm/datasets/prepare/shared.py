@@ -134,11 +134,7 @@ def licence(url: str) -> str:
 
 
 def words(label: str) -> str:
-    """A class name as words: the first of its alternatives, without brackets.
-
-    >>> words("Electric_guitar"), words("Vehicle horn, car horn, honking"), words("Fire (alarm)")
-    ('electric guitar', 'vehicle horn', 'fire')
-    """
+    """A class name as words: the first of its alternatives, without brackets ("electric guitar")."""
     first = re.sub(r"\([^)]*\)", "", label.replace("_", " ")).split(",")[0]
     return " ".join(first.lower().split())
 
