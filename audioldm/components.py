@@ -27,8 +27,7 @@ from audioldm.ranges import SAMPLING
 from audioldm.signal.invert import refine_phase as refine
 from audioldm.spec import AudioSpec
 
-FEW = 8
-"""Steps that only a model without guidance takes by default: a student."""
+FEW = 8  # Steps that only a model without guidance takes by default: a student
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,11 @@ class Sampling:
     steps: int = 200
     sampler: str = "ddim:eta=1"
     """a name in ``diffusion.samplers``, with options as ``diffusion.table.choose`` reads them"""
-    grid: str = "published"
-    """a name in ``diffusion.grids``"""
-    guidance: float = 2.5
-    """scale of classifier-free guidance; 1 is none"""
-    negative: str = ""
-    """the prompt to steer away from"""
-    refine_phase: int = 0
-    """rounds that bring the vocoder's sound to its mel (``signal.invert.refine_phase``)"""
-    retry_silent: int = 0
-    """how often a clip that came out silent is drawn again"""
+    grid: str = "published"  # a name in ``diffusion.grids``
+    guidance: float = 2.5  # scale of classifier-free guidance; 1 is none
+    negative: str = ""  # the prompt to steer away from
+    refine_phase: int = 0  # rounds that bring the vocoder's sound to its mel (``signal.invert.refine_phase``)
+    retry_silent: int = 0  # how often a clip that came out silent is drawn again
 
     def __post_init__(self) -> None:
         for name, limits in SAMPLING.items():
@@ -101,14 +95,10 @@ class Components:
     prediction: Prediction = "eps"
     defaults: Sampling = field(default_factory=Sampling)
     name: str = "unnamed"
-    about: dict[str, Any] = field(default_factory=dict)
-    """what a model folder records of where it came from"""
-    hashes: dict[str, str] = field(default_factory=dict)
-    """sha256 of each weight file"""
-    notice: str = ""
-    """a licence that whoever imports these weights must read"""
-    controls: tuple[Control, ...] = ()
-    """maps that every sound follows, and sounds that it attends to"""
+    about: dict[str, Any] = field(default_factory=dict)  # what a model folder records of where it came from
+    hashes: dict[str, str] = field(default_factory=dict)  # sha256 of each weight file
+    notice: str = ""  # a licence that whoever imports these weights must read
+    controls: tuple[Control, ...] = ()  # maps that every sound follows, and sounds that it attends to
     prior: Prior | None = None
     """draws the vector of a sound from that of a prompt, for a U-Net that was trained on sound alone"""
     engine: Engine = field(default=None, repr=False)  # type: ignore[assignment]

@@ -46,12 +46,9 @@ class Functions:
 
     embed_text: Callable[[Sequence[str]], Tensor]
     """prompts -> CLAP's unit vectors (B, D), in the exact mode each by itself"""
-    unet: NetCall
-    """(x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)"""
-    decode: Callable[[Tensor], Tensor]
-    """scaled latent (B, C, T, F) -> log-mel (B, 1, T, F)"""
-    vocode: Callable[[Tensor], Tensor]
-    """log-mel (B, 1, T, F) -> wave (B, 1, N)"""
+    unet: NetCall  # (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)
+    decode: Callable[[Tensor], Tensor]  # scaled latent (B, C, T, F) -> log-mel (B, 1, T, F)
+    vocode: Callable[[Tensor], Tensor]  # log-mel (B, 1, T, F) -> wave (B, 1, N)
 
 
 class Engine:
@@ -63,7 +60,6 @@ class Engine:
 
     @cached_property
     def functions(self) -> Functions:
-        """The nets as ``mode`` runs them, built when they are first needed."""
         return build_functions(self.mode, self.nets)
 
     def reset(self) -> None:
@@ -185,7 +181,6 @@ class Graphed:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor | None) -> Tensor:
-        """The function's answer, in memory of its own."""
         key = tuple(None if part is None else (part.shape, part.dtype, part.device) for part in inputs)
         if key not in self.recordings:
             self.recordings[key] = self.record(inputs)

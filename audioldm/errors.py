@@ -28,7 +28,6 @@ class AudioLDMError(Exception):
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travels between processes whole."""
         return AudioLDMError, (self.message, self.hint), {"code": self.code}
 
 

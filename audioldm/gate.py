@@ -19,8 +19,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "frame-ancestors 'self'",
 }
-OPEN = ("/health", "/docs", "/openapi.json")
-"""Paths that need no token"""
+OPEN = ("/health", "/docs", "/openapi.json")  # Paths that need no token
 
 
 def is_local(host: str) -> bool:

@@ -114,7 +114,6 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
 
 
 def stage_of(path: Path) -> Path:
-    """A new name beside ``path`` that ``sweep`` knows."""
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 

@@ -6,8 +6,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Listener = Callable[[str, float, float], None]
-"""takes a unit, how much of it is done, and how much there is"""
+Listener = Callable[[str, float, float], None]  # takes a unit, how much of it is done, and how much there is
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
@@ -26,7 +25,6 @@ def is_heard() -> bool:
 
 
 def tell(unit: str, done: float, total: float) -> None:
-    """Say to whoever listens how much is done."""
     if (listener := _listener.get()) is not None:
         listener(unit, done, total)
 

@@ -15,7 +15,6 @@ class Between:
     above: bool = False
 
     def check(self, name: str, value: float) -> None:
-        """Raise AudioLDMError for a value outside."""
         inside = self.low < value or (value == self.low and not self.above)
         if not (inside and value <= self.high and math.isfinite(value)):
             raise AudioLDMError(f"{name}={value:g} is out of range.", f"Use {self}.")

@@ -61,7 +61,6 @@ class Experiment:
 
 
 def names() -> list[str]:
-    """Every recipe, such as "tiny/vae"."""
     return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
 
 

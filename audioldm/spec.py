@@ -28,8 +28,7 @@ class AudioSpec:
     fmax: float = 8000.0
     floor: float = 1e-5
     latent_channels: int = 8
-    stride: int = 4
-    """mel frames (and mel bins) per latent cell"""
+    stride: int = 4  # mel frames (and mel bins) per latent cell
 
     @property
     def pad(self) -> int:

@@ -89,15 +89,11 @@ class UnfitError(Exception):
 
 
 class Measures(NamedTuple):
-    """What was measured of a clip in one pass over its blocks."""
-
     seconds: float
     clipping: float
     loudness: float
-    digest: str
-    """of its samples as 16-bit numbers"""
-    strongest: int | None
-    """the channel to take instead of their mean, if they cancel each other"""
+    digest: str  # of its samples as 16-bit numbers
+    strongest: int | None  # the channel to take instead of their mean, if they cancel each other
 
 
 def measure(file: Reader, start: float, seconds: float | None, channel: int | None = None) -> Measures:
@@ -226,7 +222,6 @@ def each(
 
 
 def attempt(work: Callable[[Row], Result], row: Row) -> Result | Finding:
-    """``work(row)``, or what it raised as a finding."""
     try:
         return work(row)
     except Exception as error:  # whatever a damaged file makes a library raise

@@ -89,7 +89,6 @@ class Reader:
             raise unreadable(path, f"it has {self.channels} channels")
 
     def stream(self) -> _Stream:
-        """The file from its beginning."""
         if self.content is not None:
             return _Stream(io.BytesIO(self.content))
         return _Stream(os.fsencode(self.place) if os.name == "posix" else str(self.place))
@@ -214,7 +213,6 @@ def read_mono(
 
 
 def check_level(path: str | Path, peak: float) -> None:
-    """Raise AudioLDMError for a peak that no sound has."""
     if peak > LOUDEST:
         what = f"{path} peaks at {peak:.1e} of full scale: it is no sound."
         raise AudioLDMError(what, "Give another file.", code=1)

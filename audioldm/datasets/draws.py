@@ -81,7 +81,6 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         self.plan: tuple[int, list[list[int]]] | None = None
 
     def batch(self, k: int) -> list[int]:
-        """Rows of this process in batch ``k``."""
         number, place = divmod(k, self.steps)
         if self.plan is None or self.plan[0] != number:
             self.plan = number, self.batches(number)

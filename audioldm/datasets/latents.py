@@ -159,7 +159,6 @@ def tensors_of(windows: Sequence[Encoded]) -> dict[str, Tensor]:
     """The tensors of a shard."""
 
     def joined(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """One after the other, and where each begins (and the last ends)."""
         return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
 
     out = {

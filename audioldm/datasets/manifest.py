@@ -35,16 +35,12 @@ class Row:
     loudness: float | None = None
     author: str = ""
     fold: int = 0
-    group: str = ""
-    """clips that share a group share a split: they come from one recording"""
-    parts: tuple[str, ...] = ()
-    """sha256 of the clips that a composed scene is put together from"""
+    group: str = ""  # clips that share a group share a split: they come from one recording
+    parts: tuple[str, ...] = ()  # sha256 of the clips that a composed scene is put together from
     weight: float = 1.0
     """how often the clip is drawn, beside others of its source; captions that say little have less"""
-    rate: float = 0.0
-    """of the file, in Hz; 0 is not known"""
-    clipping: float = 0.0
-    """share of samples that are cut off"""
+    rate: float = 0.0  # of the file, in Hz; 0 is not known
+    clipping: float = 0.0  # share of samples that are cut off
 
 
 def is_number(value: Any, least: float = -math.inf) -> bool:

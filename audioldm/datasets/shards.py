@@ -174,7 +174,6 @@ class Shards(IterableDataset[Batch]):
                 raise AudioLDMError(f"{shards[0]} holds no clip.", "Write the shards again.", code=1)
 
     def shuffled(self, shards: Sequence[str], rng: Generator) -> Iterator[Sample]:
-        """One pass over the samples of all shards, through the buffer."""
         buffer: list[Sample] = []
         for i in torch.randperm(len(shards), generator=rng).tolist():
             for sample in samples(shards[i]):

@@ -80,7 +80,6 @@ class Store:
             raise AudioLDMError(what, "Delete both.", code=1) from error
 
     def __getitem__(self, row: int) -> Tensor:
-        """The clip (N,) of a row, on the map."""
         return self.samples[self.ends[row] : self.ends[row + 1]]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -93,7 +93,6 @@ class Synthetic(Dataset[Item]):
     seed: int = 0
 
     def kind(self, index: int) -> str:
-        """The key into SOUNDS of item ``index``."""
         return list(SOUNDS)[index % len(SOUNDS)]
 
     def __len__(self) -> int:
@@ -113,5 +112,4 @@ class Synthetic(Dataset[Item]):
 
 
 def captions() -> list[str]:
-    """Every caption that a synthetic sound can have."""
     return [caption for _, texts in SOUNDS.values() for caption in texts]

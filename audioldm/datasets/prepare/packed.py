@@ -126,7 +126,7 @@ def unpack(
 
 
 def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
-    """Rows of parquet files whose ``column`` is {bytes, path} (the hub's way) or bytes; the last of a damaged file says so."""
+    """Rows of parquet files whose ``column`` is {bytes, path} or bytes; the last one of a damaged file says so."""
     pq, damage = needed("pyarrow.parquet"), (OSError, needed("pyarrow").ArrowException)
     for path in sorted(map(Path, paths)):
         split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name

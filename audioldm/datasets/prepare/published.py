@@ -220,7 +220,6 @@ def esc10(
 
 
 def some(rows: list[Row], folder: AnyPath, lists: str) -> list[Row]:
-    """The rows.   Raises AudioLDMError if there are none."""
     if not rows:
         raise AudioLDMError(f"{folder} holds no clip by {lists}.", "Name the folder that holds them.")
     return rows

@@ -40,7 +40,6 @@ def reason_of(error: Exception) -> str:
 def table(
     path: AnyPath, need: Sequence[str], findings: Findings, *, text: Sequence[str] = ()
 ) -> list[Record]:
-    """The rows of a table of a data set; those of another shape are added to ``findings``."""
     rows = read_table(path, need=need, text=text)
     for item in rows.omitted:
         note(findings, item.where, item.fault)
@@ -99,7 +98,6 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file's ending is that of a sound, known here or to ffmpeg."""
     return path.suffix.lower() in SUFFIXES + FOREIGN and not path.name.startswith("._")
 
 

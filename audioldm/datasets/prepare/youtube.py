@@ -41,8 +41,6 @@ PASSING = re.compile(
 
 @dataclass(frozen=True)
 class Clip:
-    """Part of a video, in seconds."""
-
     video: str
     start: float
     seconds: float
