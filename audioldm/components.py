@@ -89,8 +89,7 @@ class Components:
     vocoder: SpeechT5HifiGan | ISTFTVocoder
     clap: Clap
     spec: AudioSpec
-    token_encoder: T5TextEncoder | AudioLDM2TextEncoder | None = None
-    """encodes prompts as token sequences, for a U-Net that attends to them"""
+    token_encoder: T5TextEncoder | AudioLDM2TextEncoder | None = None  # for a U-Net that attends to tokens
     schedule: NoiseSchedule = field(default_factory=audioldm)
     prediction: Prediction = "eps"
     defaults: Sampling = field(default_factory=Sampling)
@@ -99,10 +98,9 @@ class Components:
     hashes: dict[str, str] = field(default_factory=dict)  # sha256 of each weight file
     notice: str = ""  # a licence that whoever imports these weights must read
     controls: tuple[Control, ...] = ()  # maps that every sound follows, and sounds that it attends to
-    prior: Prior | None = None
-    """draws the vector of a sound from that of a prompt, for a U-Net that was trained on sound alone"""
+    prior: Prior | None = None  # draws a sound's vector from a prompt's, for a U-Net trained on sound alone
+    # how the nets are run; made here unless those of another model are shared
     engine: Engine = field(default=None, repr=False)  # type: ignore[assignment]
-    """how the nets are run; made here unless those of another model are shared"""
 
     def __post_init__(self) -> None:
         nets, engine = (self.unet, self.vae, self.vocoder, self.clap), self.engine
@@ -138,9 +136,8 @@ class Components:
             longest, words = unread_words(self.token_encoder or self.clap, prompt)
             if words:
                 ends = f"{' '.join(words[:8])[:80]!r} to {words[-1][-20:]!r}"
-                why = f"the last {len(words)} words of the prompt are not read: {ends}."
-                why = f"the text encoder reads {longest} tokens; {why}"
-                warnings.warn(why, AudioLDMWarning, stacklevel=2)
+                why = f"the text encoder reads {longest} tokens; the last {len(words)} words of the prompt are not read"
+                warnings.warn(f"{why}: {ends}.", AudioLDMWarning, stacklevel=2)
         tokens = Condition() if self.token_encoder is None else self.token_encoder.encode(prompts)
         if kind_of(self.unet) == "cross":
             return tokens

@@ -1,9 +1,7 @@
 """How the nets are run: the same four functions, exact or fast.
 
-exact   the nets as they are, in the type they have (float32 unless asked otherwise)
-fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), and one CUDA graph a net
-
-Only exact keeps the bytes of a seed from one machine's settings to the next; fast is near it, not equal.
+exact   the nets as they are, in the type they have (float32 unless asked otherwise); keeps the bytes of a seed
+fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), one CUDA graph a net; near it, not equal
 """
 
 import ctypes
@@ -36,8 +34,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = TwoTowers | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
 Net = TypeVar("Net", bound=nn.Module)
-Recording = tuple[torch.cuda.CUDAGraph, tuple[Tensor | None, ...], Tensor]
-"""a CUDA graph with the memory that it reads and writes"""
 
 
 @dataclass(frozen=True)
@@ -91,9 +87,9 @@ def check_mode(mode: str) -> None:
 
 def emulated(dtype: torch.dtype) -> bool:
     """Whether this processor has no instructions for ``dtype``, so that its products are not faster but slower."""
-    if dtype not in (torch.bfloat16, torch.float16) or not torch.backends.mkldnn.is_available():
+    short = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype)
+    if short is None or not torch.backends.mkldnn.is_available():
         return False
-    short = "bf16" if dtype == torch.bfloat16 else "fp16"
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
 
 
@@ -114,33 +110,27 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     call = net_call(quick_unet)
     on_tensors = recorded(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
 
-    def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+    def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Any:
         if residuals or condition.tokens2 is not None or (x.requires_grad and torch.is_grad_enabled()):
             return plain(x, t, condition, **residuals)
-        answer: Tensor = on_tensors(x, t, condition.film, condition.tokens, condition.mask)
-        return answer
+        return on_tensors(x, t, condition.film, condition.tokens, condition.mask)
 
     embed_text: Callable[..., Tensor] = clap.embed_text
     if on_gpu and not isinstance(clap, NoClap):
         embed_text = partial(embed_text, function=text_call(clap, recorded))
-    return Functions(
-        embed_text,
-        unet_call,
-        recorded(lambda latent: decode(quick_vae, inside(latent))),
-        recorded(partial(vocode, quick_vocoder)),
-    )
+    decoded, vocoded = (lambda latent: decode(quick_vae, inside(latent))), partial(vocode, quick_vocoder)
+    return Functions(embed_text, unet_call, recorded(decoded), recorded(vocoded))
 
 
 def text_call(clap: TwoTowers, recorded: Callable[..., Any]) -> TextCall:
     """CLAP's text tower, recorded: tokens (B, L) up to multiples of 16, for few shapes."""
     # given a mask of words, transformers would build this sum on the CPU
-    least, pad = torch.finfo(torch.float32).min, clap.tokenizer.pad_token_id
+    least, fill = torch.finfo(torch.float32).min, clap.tokenizer.pad_token_id
     vectors = recorded(lambda ids, mask: clap.text_vectors(ids, (1 - mask[:, None, None].float()) * least))
 
-    def call(ids: Tensor, mask: Tensor) -> Tensor:
+    def call(ids: Tensor, mask: Tensor) -> Any:
         more = min(-ids.shape[1] % 16, clap.max_tokens - ids.shape[1])
-        answer: Tensor = vectors(nnf.pad(ids, (0, more), value=pad), nnf.pad(mask, (0, more)))
-        return answer
+        return vectors(nnf.pad(ids, (0, more), value=fill), nnf.pad(mask, (0, more)))
 
     return call
 
@@ -160,8 +150,8 @@ def fused(net: Net) -> Net:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for its next tensors, up to 512 MiB; nothing without glibc.
 
-    glibc returns blocks above 32 MB to the system at once, and the next costs a page fault for each 4 KiB: a quarter
-    of the time of a U-Net's call on a CPU.   No part of the library calls it but the command line.
+    glibc returns blocks above 32 MB at once, and the next costs a page fault for each 4 KiB: a quarter of the time of a
+    U-Net's call on a CPU.   No part of the library calls it but the command line.
     """
     if platform.libc_ver()[0] == "glibc":
         library, trim_threshold, mmap_max = ctypes.CDLL(None), -1, -4  # as malloc.h numbers them
@@ -177,7 +167,7 @@ class Graphed:
 
     def __init__(self, function: Callable[..., Tensor], *, keep: int = 4) -> None:
         self.function, self.keep = function, keep
-        self.recordings: OrderedDict[tuple[object, ...], Recording] = OrderedDict()
+        self.recordings = OrderedDict[tuple[object, ...], Any]()
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor | None) -> Tensor:
@@ -192,10 +182,10 @@ class Graphed:
             if place is not None and part is not None:
                 place.copy_(part)
         graph.replay()
-        return output.clone()
+        return output.clone()  # type: ignore[no-any-return]
 
-    def record(self, inputs: tuple[Tensor | None, ...]) -> Recording:
-        """Warm up on a stream of its own, as capturing needs it, then record."""
+    def record(self, inputs: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
+        """The graph, and the memory that it reads and writes; first a warm-up on a stream of its own."""
         places = tuple(None if part is None else part.clone() for part in inputs)
         benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
         try:
