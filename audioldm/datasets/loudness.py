@@ -1,6 +1,6 @@
 """Loudness by ITU-R BS.1770-4, of waves of any length.  N samples."""
 
-from math import cos, isfinite, log10, pi, sin, sqrt
+from math import cos, log10, pi, sin, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,16 @@ class Loudness:
         self.rest = wave[steps.size :]
 
     def value(self) -> float:
-        """LUFS of all that was added; RMS in dB of full scale if the gate leaves nothing; silence is -inf."""
-        if len(self.powers) >= STEPS:
-            gates = torch.tensor(self.powers, dtype=torch.float64).unfold(0, STEPS, 1).mean(1)
-            if isfinite(level := gated(gates)):
-                return level
+        """LUFS of all that was added; RMS in dB of full scale if the gates leave nothing; silence is -inf."""
+        powers = torch.tensor(self.powers, dtype=torch.float64)
+        if len(powers) >= STEPS:
+            powers = powers.unfold(0, STEPS, 1).mean(1)
+            levels = BIAS + 10 * powers.log10()
+            loud = levels > ABSOLUTE_GATE
+            if loud.any():
+                loud &= levels > BIAS + decibels(float(powers[loud].mean())) + RELATIVE_GATE
+            if loud.any():
+                return BIAS + decibels(float(powers[loud].mean()))
         return decibels(self.energy / self.samples) if self.samples else -float("inf")
 
 
@@ -54,15 +59,6 @@ def k_weighting(rate: int) -> npt.NDArray[np.float64]:
     high = [pass_, -2 * pass_, pass_, 1 + sin(turn), -2 * cos(turn), 1 - sin(turn)]
     sections = np.array([shelf, high])
     return np.asarray(sections / sections[:, 3:4])
-
-
-def gated(powers: Tensor) -> float:
-    """The loudness of the gates above both thresholds, in LUFS."""
-    levels = BIAS + 10 * powers.log10()
-    loud = levels > ABSOLUTE_GATE
-    threshold = BIAS + decibels(float(powers[loud].mean())) + RELATIVE_GATE if loud.any() else 0.0
-    loud = loud & (levels > threshold)
-    return BIAS + decibels(float(powers[loud].mean())) if loud.any() else -float("inf")
 
 
 def decibels(power: float) -> float:

@@ -92,13 +92,16 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
     table, rows = json_lines(path, lines(read_text(path))), list[Row]()
     for record in (*table.omitted, *table.records):
         try:
-            rows.append(row_of(record, path.parent))
+            row = row_of(record, path.parent)
         except AudioLDMError as error:
             if findings is None:
                 raise
-            why = error.message.removeprefix(f"{record.where}: ").rstrip(".")
-            findings.append(Finding("line", record.where, why))
-    return [row for row in rows if split is None or row.split == split]
+            findings.append(
+                Finding("line", record.where, error.message.removeprefix(f"{record.where}: ").rstrip("."))
+            )
+        else:
+            rows += [row] if split in (None, row.split) else []
+    return rows
 
 
 def row_of(record: Record, folder: Path) -> Row:
@@ -108,9 +111,9 @@ def row_of(record: Record, folder: Path) -> Row:
         why = "it has no text 'path' and list 'captions'"
     elif unknown := sorted(set(values) - set(FIELDS)):
         why = f"unknown fields {unknown}; known are {sorted(FIELDS)}"
-    for name, value in values.items() if not why else ():
-        if not FIELDS[name][0](value):
-            why = why or f"{name}={value!r} is {FIELDS[name][1]}"
+    wrong = (name for name, value in values.items() if not why and not FIELDS[name][0](value))
+    if name := next(wrong, ""):
+        why = f"{name}={values[name]!r} is {FIELDS[name][1]}"
     if why:
         raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

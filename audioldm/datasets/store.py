@@ -26,13 +26,6 @@ SMALL_SECONDS = 900.0
 GUESSED_BYTES = 16000.0  # bytes of a second of sound that was not checked
 
 
-def store_folder() -> Path:
-    """Where stores lie: $AUDIOLDM_STORE, else data/store in a checkout, else the user's cache folder."""
-    if place := os.environ.get("AUDIOLDM_STORE"):
-        return Path(place)
-    return Path("data/store") if Path("data/raw").is_dir() else cache_folder() / "store"
-
-
 def key_of(rows: Sequence[Row], rate: int) -> str:
     """The hash of what decides a store's samples: each file's bytes (or path, size and time), part, and the rate."""
     digest = hashlib.sha256(f"i16/{rate}".encode())
@@ -65,7 +58,9 @@ class Store:
             self.ends = [0, *accumulate(map(len, clips))]
             self.samples = torch.cat(clips)
             return
-        self.path = store_folder() / key_of(rows, rate)
+        # a folder that is named, else data/store in a checkout, else the user's cache folder
+        own = Path("data/store") if Path("data/raw").is_dir() else cache_folder() / "store"
+        self.path = Path(os.environ.get("AUDIOLDM_STORE") or own) / key_of(rows, rate)
         if not self.path.with_suffix(".npy").is_file():
             fill(self.path, rows, rate)
         self.open(self.path)

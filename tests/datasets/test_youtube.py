@@ -10,7 +10,7 @@ from sounds import wav_bytes
 
 from audioldm.datasets.decode import read_mono
 from audioldm.datasets.prepare import youtube
-from audioldm.datasets.prepare.youtube import JOURNAL, Clip, fetch, is_permanent, journal
+from audioldm.datasets.prepare.youtube import JOURNAL, Clip, fetch, is_permanent
 from audioldm.errors import AudioLDMError
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs `apt-get install ffmpeg`")
@@ -72,7 +72,7 @@ def test_a_fetch_goes_on_where_it_stopped_and_tells_failures_apart(server, tmp_p
     findings = fetch(clips, tmp_path, address=server.address)
     assert [(finding.kind, finding.path) for finding in findings] == [("gone", "gone_0.5.flac")]
     assert set(server.asked) == {"busy"}, "what is there or gone for good is not asked for again"
-    assert list(journal(tmp_path / JOURNAL)) == ["gone_0.5.flac"]
+    assert (tmp_path / JOURNAL).read_text().count('"gone_0.5.flac"') == 1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -170,23 +170,7 @@ def column_name(name: str) -> str:
     return name.strip().lower().replace(" ", "_")
 
 
-def split_name(value: Any) -> str:
-    if (split := shared.SPLIT_NAMES.get(str(value).strip().lower())) is None:
-        raise ValueError(f"{value!r} is not one of {', '.join(SPLITS)}")
-    return split
-
-
-def one_text(value: Any) -> str:
-    if not tables.is_text(value):
-        raise ValueError(f"{value!r} is no text")
-    return str(value)
-
-
-FIELDS: dict[str, Callable[[Any], Any]] = {
-    "labels": tables.texts_of, "start": tables.number_of, "seconds": tables.number_of, "licence": one_text,
-    "author": one_text, "split": split_name,
-}  # fmt: skip
-COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, *FIELDS)
+COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, "labels", "start", "seconds", "licence", "author", "split")
 
 
 def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
@@ -196,10 +180,23 @@ def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
         fields["captions"] = tables.texts_of(cells[column])
         if not fields["captions"]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
-    for name, read in FIELDS.items():
-        if not tables.is_null(cells.get(name)):
-            try:
-                fields[name] = read(cells[name])
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+    for name in COLUMNS[-6:]:
+        value = cells.get(name)
+        try:
+            if tables.is_null(value):
+                continue
+            if name in ("start", "seconds"):
+                fields[name] = tables.number_of(value)
+            elif name == "labels":
+                fields[name] = tables.texts_of(value)
+            elif not tables.is_text(value):
+                raise ValueError(f"{value!r} is no text")
+            else:
+                fields[name] = value
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    if "split" in fields:
+        fields["split"] = shared.SPLIT_NAMES.get(split := fields["split"].strip().lower())
+        if fields["split"] is None:
+            raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
     return fields

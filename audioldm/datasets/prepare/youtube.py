@@ -55,16 +55,6 @@ def is_permanent(said: str) -> bool:
     return bool(PERMANENT.search(said)) and not PASSING.search(said)
 
 
-def journal(path: Path) -> dict[str, str]:
-    """clip name -> why it is gone for good; a line that was cut off is passed over."""
-    out = dict[str, str]()
-    for line in lines(read_text(path)) if path.is_file() else []:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
-            entry = json.loads(line)
-            out[str(entry["clip"])] = str(entry["why"])
-    return out
-
-
 def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) -> list[Finding]:
     """Get every clip that ``folder`` has not; findings are "gone" (for good) and "later".
 
@@ -76,7 +66,13 @@ def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) 
         raise AudioLDMError(f"{lost[0]} is not installed.", hint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    gone, findings, in_a_row = journal(folder / JOURNAL), list[Finding](), 0
+    gone, findings, in_a_row = dict[str, str](), list[Finding](), 0
+    for line in lines(read_text(folder / JOURNAL)) if (folder / JOURNAL).is_file() else []:
+        with suppress(
+            ValueError, KeyError, TypeError, RecursionError
+        ):  # a killed run may have cut a line off
+            entry = json.loads(line)
+            gone[str(entry["clip"])] = str(entry["why"])
     with open(folder / JOURNAL, "a", encoding="utf-8") as file:
         for clip in counted([clip for clip in clips if not inside(folder, clip.name).is_file()], "clips"):
             why = gone.get(clip.name) or attempt(clip, folder, address)
