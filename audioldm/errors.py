@@ -16,16 +16,11 @@ class AudioLDMError(Exception):
 
     The command line prints ``message`` and ``hint`` on one line and exits with ``code``: 2 for wrong use that is
     found before any work starts, 1 for a failure while working.
-
-    >>> str(AudioLDMError("steps=0 is not a number of steps.", "Use 1 or more."))
-    'steps=0 is not a number of steps. Use 1 or more.'
     """
 
     def __init__(self, message: str, hint: str = "", *, code: int = 2) -> None:
         super().__init__(f"{message} {hint}".rstrip())
-        self.message = message
-        self.hint = hint
-        self.code = code
+        self.message, self.hint, self.code = message, hint, code
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AudioLDMError, (self.message, self.hint), {"code": self.code}

@@ -36,14 +36,11 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
 
     Raises AudioLDMError for whatever leads out: an absolute path, a drive, ``..``, a link; and for no name at all.
     ``links`` allows the links of a folder of the user's own, for reading.
-
-    >>> inside("/srv/data", "a/b.wav").as_posix()
-    '/srv/data/a/b.wav'
     """
     root, forms = Path(folder).absolute(), (PurePosixPath(name), PureWindowsPath(name))
-    below = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
+    stays = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
     try:
-        stays = below and (links or (root / name).resolve().is_relative_to(root.resolve()))
+        stays = stays and (links or (root / name).resolve().is_relative_to(root.resolve()))
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have
         stays = False
     if not stays:
@@ -54,9 +51,8 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
 
 def locate(folder: str | Path, name: str, *, where: str | Path = "", links: bool = False) -> Path:
     """The file in ``folder`` that a table calls ``name``, in any of its ``spellings``; else the plain path."""
-    path = inside(folder, name, where=where, links=links)
-    places = (inside(folder, form, where=where, links=links) for form in spellings(name))
-    return next((place for place in places if os.path.lexists(place)), path)
+    path, *others = (inside(folder, form, where=where, links=links) for form in spellings(name) or [name])
+    return next((place for place in (path, *others) if os.path.lexists(place)), path)
 
 
 def find(name: str) -> Path:
@@ -82,14 +78,13 @@ def staged(path: str | Path, *, folder: bool = False, replace: bool = False) -> 
     for that instant, and comes back in the next run if this one is killed in it.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.old")
+    aside, stage = path.with_name(f".{path.name}.old"), stage_of(path)
     if replace:
         restore(aside, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
         sweep(path.parent)
         _swept.add(path.parent)
-    stage = stage_of(path)
     try:
         if folder:
             stage.mkdir()
