@@ -27,7 +27,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
-PLACES = [
+# keys whose texts name files or folders
+PLACES = {
     "manifests",
     "val_manifest",
     "folder",
@@ -38,8 +39,7 @@ PLACES = [
     "vae",
     "vocoder",
     "clap",
-]
-"""keys whose texts name files or folders"""
+}
 rows: Any = OmegaConf.load(CONF / "ranges.yaml")
 RANGES: dict[str, str] = {name: text for text, names in rows.items() for name in names}
 """the numbers that a key may have, by its last part, such as "int (0, 1] or -1\""""
@@ -152,7 +152,7 @@ def refuse_out_of_range(cfg: Any) -> None:
         if (above and (value < high or (value == high and "]" in interval))) or str(value) in others:
             continue
         wrong = (
-            "not a number" if isinstance(value, str) else "out of range" if number else "not a whole number"
+            "out of range" if number else "not a number" if isinstance(value, str) else "not a whole number"
         )
         raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {text}.")
 
@@ -259,9 +259,6 @@ def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     pairs = numbers(OmegaConf.to_container(cfg))
     named = {str(v): None for path, v in pairs if isinstance(v, str) and path.rpartition(".")[2] in PLACES}
-    ours = ("runs/", "data/")
-    foreign = {
-        path for path in named if not path.startswith(ours) and re.fullmatch(r".*:.*|[\w.-]+/[\w.-]+", path)
-    }
-    known = (path for path in named if path not in foreign and not Path(path).is_relative_to(cfg.run_dir))
+    elsewhere = re.compile(r"(?!runs/|data/)(.*:.*|[\w.-]+/[\w.-]+)")
+    known = (p for p in named if not elsewhere.fullmatch(p) and not Path(p).is_relative_to(cfg.run_dir))
     return [path for path in known if not (glob(path) or Path(path).exists())]

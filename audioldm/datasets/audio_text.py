@@ -181,13 +181,11 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     """
     if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
-    names = [
-        max((n for n in shares if f"{row.source}/".startswith(f"{n}/")), key=len, default="") for row in rows
-    ]
+    fits = ([n for n in shares if f"{row.source}/".startswith(f"{n}/")] for row in rows)
+    names = [max(listed, key=len, default="") for listed in fits]
     if empty := sorted(set(shares) - set(names)):
-        raise AudioLDMError(
-            f"No rows come from {empty}.", f"Sources here: {sorted({row.source for row in rows})}."
-        )
+        hint = f"Sources here: {sorted({row.source for row in rows})}."
+        raise AudioLDMError(f"No rows come from {empty}.", hint)
     sums = defaultdict[str, float](float)
     for row, name in zip(rows, names, strict=True):
         sums[name] += row.weight

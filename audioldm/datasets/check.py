@@ -47,13 +47,15 @@ class Report:
 
     def summary(self) -> dict[str, object]:
         """Clips, hours, splits, sources, licences and findings, ready for JSON."""
+        hours = round(sum(row.seconds or 0.0 for row in self.rows) / 3600, 3)
+        captions = len({caption for row in self.rows for caption in row.captions})
+        names = {"splits": "split", "sources": "source", "licences": "licence"}
+        counts = {key: dict(Counter(getattr(row, name) for row in self.rows)) for key, name in names.items()}
         return {
             "clips": len(self.rows),
-            "hours": round(sum(row.seconds or 0.0 for row in self.rows) / 3600, 3),
-            "captions": len({caption for row in self.rows for caption in row.captions}),
-            "splits": dict(Counter(row.split for row in self.rows)),
-            "sources": dict(Counter(row.source for row in self.rows)),
-            "licences": dict(Counter(row.licence for row in self.rows)),
+            "hours": hours,
+            "captions": captions,
+            **counts,
             "findings": self.counts(),
         }
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,8 @@ class Reader:
                     first = 0
                 while first > 0 and (skipped := len(file.read(min(size, first), always_2d=True))):
                     first -= skipped
-                while done < total and len(
-                    block := file.read(min(size, total - done), dtype=dtype, always_2d=True)
-                ):
+                read = partial(file.read, dtype=dtype, always_2d=True)
+                while done < total and len(block := read(min(size, total - done))):
                     done += len(block)
                     yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:

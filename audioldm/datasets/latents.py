@@ -86,12 +86,10 @@ def read_index(folder: Path | str, *, whole: bool = True) -> dict[str, Any]:
         raise AudioLDMError(f"{folder} is no latent cache: index.json is missing.", hint)
     index = read_object(path, AGAIN)
     shards = index.get("shards")
-    names = (
-        [isinstance(shard, dict) and shard.get("name") for shard in shards]
-        if isinstance(shards, list)
-        else [None]
+    named = isinstance(shards, list) and all(
+        isinstance(s, dict) and isinstance(s.get("name"), str) for s in shards
     )
-    if not all(isinstance(name, str) for name in names) or not isinstance(index.get("windows"), int):
+    if not named or not isinstance(index.get("windows"), int):
         raise damaged(path, "it is no index of latents")
     if whole and not index.get("complete", True):
         hint = "The same `audioldm data encode` goes on."
@@ -162,9 +160,9 @@ def tensors_of(windows: Sequence[Encoded]) -> dict[str, Tensor]:
         return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
 
     out = {
-        name: torch.stack([getattr(window, name) for window in windows]) for name in ("mean", "std", "audio")
+        name: torch.stack([getattr(window, name).half() for window in windows]) for name in ("mean", "std")
     }
-    out |= {name: out[name].half() for name in ("mean", "std")}
+    out["audio"] = torch.stack([window.audio for window in windows])
     for name in windows[0].maps:
         out[f"{MAP}{name}"] = torch.stack([window.maps[name].half() for window in windows])
     if windows[0].facts is not None:
@@ -242,10 +240,7 @@ class LatentDataset(Dataset[LatentBatch]):
         index = read_index(folder)
         for item in index.get("made_of", []):
             path = Path(item["file"])
-            if (
-                path.is_file()
-                and ingredient(item["what"], path, item["prefixes"])["sha256"] != item["sha256"]
-            ):
+            if path.is_file() and ingredient("", path, item["prefixes"])["sha256"] != item["sha256"]:
                 problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
                 raise AudioLDMError(problem, "Encode again with --force.")
         self.folder, self.seed = folder, seed

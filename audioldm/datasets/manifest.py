@@ -49,14 +49,15 @@ def is_number(value: Any, least: float = -math.inf) -> bool:
     return number and least <= value and abs(value) <= sys.float_info.max
 
 
+def are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
 NO_NUMBER = "no number that it can have"
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "path": (lambda value: isinstance(value, str), "no text"),  # it may be in bytes of another encoding
     **dict.fromkeys(("licence", "source", "sha256", "author", "group"), (is_text, "no text")),
-    **dict.fromkeys(
-        ("captions", "labels", "parts"),
-        (lambda value: isinstance(value, list) and all(map(is_text, value)), "no list of texts"),
-    ),
+    **dict.fromkeys(("captions", "labels", "parts"), (are_texts, "no list of texts")),
     **dict.fromkeys(("start", "weight", "rate", "clipping"), (lambda value: is_number(value, 0), NO_NUMBER)),
     "seconds": (lambda value: value is None or is_number(value, 0), NO_NUMBER),
     "loudness": (lambda value: value is None or is_number(value), NO_NUMBER),
@@ -96,9 +97,8 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
         except AudioLDMError as error:
             if findings is None:
                 raise
-            findings.append(
-                Finding("line", record.where, error.message.removeprefix(f"{record.where}: ").rstrip("."))
-            )
+            why = error.message.removeprefix(f"{record.where}: ").rstrip(".")
+            findings.append(Finding("line", record.where, why))
         else:
             rows += [row] if split in (None, row.split) else []
     return rows

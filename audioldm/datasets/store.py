@@ -50,10 +50,9 @@ class Store:
 
     def __init__(self, rows: Sequence[Row], rate: int) -> None:
         self.path: Path | None = None
-        sizes = (
-            os.stat(row.path).st_size for row in rows if row.seconds is None and os.path.isfile(row.path)
-        )
-        if sum(row.seconds or 0.0 for row in rows) + sum(sizes) / GUESSED_BYTES < SMALL_SECONDS:
+        paths = (row.path for row in rows if row.seconds is None and os.path.isfile(row.path))
+        guess = sum(map(os.path.getsize, paths)) / GUESSED_BYTES
+        if sum(row.seconds or 0.0 for row in rows) + guess < SMALL_SECONDS:
             clips = [load(row, rate) for row in rows]
             self.ends = [0, *accumulate(map(len, clips))]
             self.samples = torch.cat(clips)

@@ -62,10 +62,8 @@ def metadata(place: Path, findings: Findings) -> Path | None:
     That is metadata.csv or metadata.jsonl, else a table that names files and captions.
     """
     listed = [place / name for name in METADATA if (place / name).is_file()]
-    tables_here = (
-        path for path in sorted(place.iterdir()) if path.suffix.lower() in tables.TABLES and path.is_file()
-    )
-    for path in [] if listed else tables_here:
+    others = [] if listed else sorted(place.iterdir())
+    for path in (path for path in others if path.suffix.lower() in tables.TABLES and path.is_file()):
         try:
             with warnings.catch_warnings(action="ignore"):
                 head = set(map(column_name, tables.read_table(path).columns))

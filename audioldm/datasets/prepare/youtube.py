@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
@@ -27,15 +28,13 @@ OPTIONS = (
 )  # fmt: skip
 SECONDS = 300.0  # for one clip
 GIVE_UP = 10  # so many passing failures in a row mean that no clip can be had now
-PERMANENT = re.compile(
-    r"private video|video unavailable|is unavailable|not available|removed|terminated|copyright|members[- ]only"
-    r"|no longer|confirm your age|age[- ]restricted|unsupported url|live event|HTTP Error (401|404|410)",
-    re.I,
+PERMANENT = (
+    r"(?i)private video|video unavailable|is unavailable|not available|removed|terminated|copyright|members[- ]only"
+    r"|no longer|confirm your age|age[- ]restricted|unsupported url|live event|HTTP Error (401|404|410)"
 )
-PASSING = re.compile(
-    r"not a bot|rate.?limit|too many requests|HTTP Error (429|5\d\d)|try again|timed? ?out|temporar"
-    r"|content isn't available",
-    re.I,
+PASSING = (
+    r"(?i)not a bot|rate.?limit|too many requests|HTTP Error (429|5\d\d)|try again|timed? ?out|temporar"
+    r"|content isn't available"
 )
 
 
@@ -52,7 +51,7 @@ class Clip:
 
 def is_permanent(said: str) -> bool:
     """Whether a clip is gone for good, by what yt-dlp said; what is not known passes."""
-    return bool(PERMANENT.search(said)) and not PASSING.search(said)
+    return bool(re.search(PERMANENT, said)) and not re.search(PASSING, said)
 
 
 def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) -> list[Finding]:
@@ -95,10 +94,9 @@ def attempt(clip: Clip, folder: Path, address: str) -> str:
         command = [sys.executable, "-m", "yt_dlp", *OPTIONS, "--output", f"{part}/sound.%(ext)s"]
         command += ["--download-sections", f"*{clip.start:g}-{clip.start + clip.seconds:g}"]
         command += ["--", address.format(video=clip.video)]
+        how: dict[str, Any] = {"capture_output": True, "errors": "replace", "stdin": subprocess.DEVNULL}
         try:
-            done = subprocess.run(
-                command, timeout=SECONDS, capture_output=True, errors="replace", stdin=subprocess.DEVNULL
-            )
+            done = subprocess.run(command, timeout=SECONDS, **how)
         except subprocess.TimeoutExpired:
             return f"timed out after {SECONDS:g} s"
         sound = Path(part) / "sound.flac"
