@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from audioldm.diffusion.windows import blend, starts
+from audioldm.diffusion.windows import blend, plateau, starts
 from audioldm.engines import emulated, keep_freed_memory
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
@@ -157,8 +157,8 @@ def long(bench: CpuBench) -> None:
         with torch.no_grad():
             whole = pipe.engine.functions.decode(latent)
             frames = longform.window_frames(pipe)
-            weights, stride = longform.tile_weights(frames, pipe.spec.stride)
-            begins = starts(latent.shape[2], frames, stride)
+            weights = plateau(frames * pipe.spec.stride)
+            begins = starts(latent.shape[2], frames, max(1, frames * 3 // 4))
             tiled = blend(
                 latent.shape[2], begins, weights, lambda b: pipe.engine.functions.decode(latent[:, :, b : b + frames]),
                 dim=2, scale=pipe.spec.stride,

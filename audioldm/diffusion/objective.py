@@ -22,27 +22,21 @@ def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None
     """
     device = torch.device("cpu") if generator is None else generator.device
     options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": device}
-    match kind:
-        case "uniform":
-            return torch.rand(count, **options)
-        case "logit_normal":
-            return torch.randn(count, **options).sigmoid()
-        case "low_discrepancy":
-            grid = torch.arange(count, dtype=torch.float64, device=device) / count
-            even = (grid + torch.rand(1, **options)) % 1
-            return even[torch.randperm(count, generator=generator, device=device)]
-    raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
+    if kind not in get_args(Draw):
+        raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
+    if kind == "logit_normal":
+        return torch.randn(count, **options).sigmoid()
+    if kind == "uniform":
+        return torch.rand(count, **options)
+    grid = torch.arange(count, dtype=torch.float64, device=device) / count
+    even = (grid + torch.rand(1, **options)) % 1
+    return even[torch.randperm(count, generator=generator, device=device)]
 
 
 def draw_t(
-    count: int,
-    schedule: Path,
-    *,
-    generator: Generator | None = None,
-    kind: Draw = "uniform",
-    levels: tuple[float, float] = (0.0, 1.0),
-    device: torch.device | str = "cpu",
-) -> Tensor:
+    count: int, schedule: Path, *, generator: Generator | None = None, kind: Draw = "uniform",
+    levels: tuple[float, float] = (0.0, 1.0), device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
     """Training times (count,), drawn on the generator's device: whole in [0, T-1], or for a FlowPath real in (0, T].
 
     ``levels`` (low, high) are the shares of the schedule's time that they lie between.

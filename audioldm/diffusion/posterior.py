@@ -40,10 +40,7 @@ def fixed_large(t: Tensor, schedule: NoiseSchedule) -> Tensor:
 
 
 def log_variance(share: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """log Sigma = v log beta + (1 - v) log beta tilde, v = (share + 1) / 2, (B, ...).   Nichol & Dhariwal 2021 eq. 15.
-
-    ``share`` is what the net says beside its prediction; -1 is fixed-small, 1 fixed-large.
-    """
+    """log Sigma = v log beta + (1 - v) log beta tilde, v = (share + 1) / 2 (B, ...).   Nichol & Dhariwal eq. 15."""
     small, large = (spread(of(t, schedule).log(), share) for of in (fixed_small, fixed_large))
     return small + (share + 1) / 2 * (large - small)
 
@@ -65,22 +62,15 @@ def bound_term(
 
 
 def hybrid(
-    net_call: NetCall,
-    z: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    prediction: Prediction = "eps",
-    weighting: objective.Weighting = "uniform",
-) -> Tensor:
-    """L_simple + 0.001 L_vlb per sample (B,) of a net with twice the channels.   Nichol & Dhariwal 2021 eq. 16.
-
-    The bound moves the variance only: the mean in it is detached.   With one uniform t, T times its term is the sum.
-    """
+    net_call: NetCall, z: Tensor, t: Tensor, noise: Tensor, schedule: NoiseSchedule,
+    prediction: Prediction = "eps", weighting: objective.Weighting = "uniform",
+) -> Tensor:  # fmt: skip
+    """L_simple + 0.001 L_vlb per sample (B,) of a net with twice the channels.   Nichol & Dhariwal 2021 eq. 16."""
     x_t = objective.add_noise(z, t, noise, schedule)
     value, share = net_call(x_t, t).chunk(2, dim=1)
     simple = objective.loss(lambda *_: value, z, t, noise, schedule, prediction, weighting)
     alpha, sigma = schedule.coefficients(t)
     guess = to_x0(value.detach(), x_t, alpha=alpha, sigma=sigma, prediction=prediction)
+    # the bound moves the variance only; with one uniform t, T times its term is the sum
     term = bound_term(z, x_t, t, guess, log_variance(share, t, schedule), schedule)
     return simple + 0.001 * schedule.length * term

@@ -1,9 +1,7 @@
-"""What a net may be trained to say, and how to turn each into every other.
+"""What a net may be trained to say, and how to turn each into every other.   alpha, sigma (B,).
 
-``x_t = alpha x0 + sigma eps`` with alpha, sigma of shape (B,).   Kinds: x0, eps, v = alpha eps - sigma x0 (Salimans &
-Ho 2022), score = -eps / sigma (Song et al. 2021), flow = eps - x0 (rectified flow).   B batch.
-
-Each is a sum p x0 + q eps (``parts``): with x_t that is two equations for x0 and eps.
+x0, eps, v = alpha eps - sigma x0 (Salimans & Ho 2022), score = -eps / sigma (Song et al. 2021) and flow = eps - x0
+(rectified flow) are sums p x0 + q eps: with ``x_t = alpha x0 + sigma eps`` that is two equations for x0 and eps.
 """
 
 from collections.abc import Callable
@@ -15,28 +13,22 @@ from torch import Tensor
 from audioldm.diffusion.schedule import Path, double
 
 Prediction = Literal["eps", "x0", "v", "score", "flow"]
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-"""(x (B, ...), sigma (B,)) -> x0 (B, ...), where x = x0 + sigma eps."""
-NetCall = Callable[[Tensor, Tensor], Tensor]
-"""(x_t (B, ...), t (B,)) -> what the net predicts (B, ...)."""
-
+Denoiser = Callable[
+    [Tensor, Tensor], Tensor
+]  # (x (B, ...), sigma (B,)) -> x0 (B, ...), where x = x0 + sigma eps
+NetCall = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, ...), t (B,)) -> what the net predicts (B, ...)
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 
 def parts(prediction: Prediction, alpha: Tensor, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """(p, q) of a prediction p x0 + q eps.   Raises ValueError for an unknown one."""
-    match prediction:
-        case "x0":
-            return 1.0, 0.0
-        case "eps":
-            return 0.0, 1.0
-        case "v":
-            return -sigma, alpha
-        case "score":
-            return 0.0, -1 / sigma
-        case "flow":
-            return -1.0, 1.0
-    raise ValueError(f"prediction={prediction!r} is none of {', '.join(PREDICTIONS)}.")
+    if prediction == "v":
+        return -sigma, alpha
+    if prediction == "score":
+        return 0.0, -1 / sigma
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction={prediction!r} is none of {', '.join(PREDICTIONS)}.")
+    return {"x0": (1.0, 0.0), "eps": (0.0, 1.0), "flow": (-1.0, 1.0)}[prediction]
 
 
 def spread(values: Tensor, x: Tensor) -> Tensor:

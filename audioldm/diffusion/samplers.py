@@ -31,32 +31,24 @@ from audioldm.diffusion.score import langevin
 from audioldm.diffusion.table import Entry
 from audioldm.errors import AudioLDMError
 
-OnStep = Callable[[int, float, Tensor, Tensor], None]
-"""(step, sigma, x (B, ...) at sigma, x0 (B, ...) as now believed) -> None"""
-Net = Callable[[Tensor, float | Tensor], Tensor]
-"""a Denoiser that also takes one level for all samples: (x (B, ...), sigma or (B,)) -> x0 (B, ...)"""
+OnStep = Callable[[int, float, Tensor, Tensor], None]  # (step, sigma, x at sigma, x0 as now believed)
+Net = Callable[[Tensor, float | Tensor], Tensor]  # a Denoiser that also takes one level for all samples
 Sampler = Callable[..., Tensor]
 """(denoise, x (B, ...), sigmas (n + 1,), *, noise=None, on_step=None, **options) -> x (B, ...) at sigmas[-1]"""
 
 
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
-    """The sampler of a bare ``loop``, whose state is float32 or better; gradients are off, the answer has x's type.
+    """The sampler of a bare ``loop`` over floats, whose state is float32 or better and whose gradients are off.
 
-    The loop's grid is a list of floats; its ``noise`` and ``on_step`` are always there to be called.   Raises
-    ValueError for a grid that does not descend, and for a stochastic sampler without noise.
+    It raises ValueError for a grid that does not descend, and for a stochastic loop without noise.
     """
 
     @wraps(loop)
     @torch.no_grad()
     def sample(
-        denoise: Denoiser,
-        x: Tensor,
-        sigmas: Tensor,
-        *,
-        noise: Noise | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Tensor:
+        denoise: Denoiser, x: Tensor, sigmas: Tensor, *,
+        noise: Noise | None = None, on_step: OnStep | None = None, **options: Any,
+    ) -> Tensor:  # fmt: skip
         levels: list[float] = sigmas.double().tolist()
         if sigmas.ndim != 1 or len(levels) < 2 or not all(inf > a > b >= 0 for a, b in pairwise(levels)):
             raise ValueError(f"sigmas must be (n + 1,) finite levels, descending to 0 or more, not {levels}.")
@@ -98,11 +90,6 @@ class Step(NamedTuple):
     @property
     def ratio(self) -> float:
         return self.nxt / self.now
-
-    @property
-    def length(self) -> float:
-        """The step in log sigma, of a level that is not 0."""
-        return log(self.now / self.nxt)
 
 
 def rule(function: Callable[..., Tensor]) -> Sampler:
@@ -165,10 +152,7 @@ def heun(step: Step) -> Tensor:
 
 @rule
 def plms(step: Step) -> Tensor:
-    """Adams-Bashforth on eps for even steps (PNDM); the first step is Heun's.   Liu et al. 2022, arXiv:2202.09778.
-
-    Second order on any smooth grid; the higher order of its name needs steps even in sigma.
-    """
+    """Adams-Bashforth on eps (PNDM), of second order where steps are uneven.   Liu et al. 2022, arXiv:2202.09778."""
     weights = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
     slopes = [one.slope for one in (step, *step.past)]
     first = not step.past and step.nxt > 0
@@ -195,21 +179,22 @@ def dpmpp(step: Step, *, eta: float = 0.0, order: int = 2) -> Tensor:
     x0, past = step.x0, step.past[: order - 1]
     if step.nxt == 0:
         return x0
-    reach = (1 + eta) * step.length
+    length = log(step.now / step.nxt)
+    reach = (1 + eta) * length
     whole = -expm1(-reach)
     average = whole * x0
     if past:
-        ratio = log(past[0].now / step.now) / step.length
+        ratio = log(past[0].now / step.now) / length
         slope = (x0 - past[0].x0) / ratio
         if len(past) == 1:
             average = average + 0.5 * whole * slope
         else:
-            ratio_before = log(past[1].now / past[0].now) / step.length
+            ratio_before = log(past[1].now / past[0].now) / length
             slope_before = (past[0].x0 - past[1].x0) / ratio_before
             square = (slope - slope_before) / (ratio + ratio_before)
             average = average + (1 - whole / reach) * (slope + ratio * square) + curvature(reach) * square
-    x = step.ratio * exp(-eta * step.length) * step.x + average
-    return x + step.nxt * sqrt(-expm1(-2 * eta * step.length)) * step.noise() if eta > 0 else x
+    x = step.ratio * exp(-eta * length) * step.x + average
+    return x + step.nxt * sqrt(-expm1(-2 * eta * length)) * step.noise() if eta > 0 else x
 
 
 @rule
@@ -256,9 +241,9 @@ def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
 def update(
     now: float, nxt: float, x: Tensor, x0: Tensor, others: list[tuple[float, Tensor]], *, half: bool
 ) -> Tensor:
-    """The exponential step from ``now`` to ``nxt`` with x0 interpolated through ``others``.   Zhao et al. 2023.
+    """The exponential step from ``now`` to ``nxt`` with x0 interpolated through ``others``, (level, x0 there).
 
-    ``others`` are (level, x0 there); ``half`` replaces one other's exact weight by (1 - e^-h) / 2, the paper's B2(h).
+    ``half`` replaces one other's exact weight by (1 - e^-h) / 2, the paper's B2(h).
     """
     if nxt == 0:
         return x0
@@ -288,8 +273,6 @@ def unipc(
 
     The order rises from 1 over the first steps, and falls to 1 over the last ones if the grid ends at 0.
     """
-    if order not in (1, 2, 3):
-        raise ValueError(f"order={order} is none of 1, 2, 3.")
     steps = len(sigmas) - 1
     known: list[tuple[float, Tensor]] = []
     start, rank = x, 0
@@ -321,20 +304,13 @@ ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 
 
 @sampler
 def adaptive(
-    denoise: Net,
-    x: Tensor,
-    sigmas: list[float],
-    *,
-    on_step: OnStep,
-    rtol: float = 1e-3,
-    atol: float = 1e-3,
-    most: int = 1000,
-    **_: Noise,
-) -> Tensor:
+    denoise: Net, x: Tensor, sigmas: list[float], *,
+    on_step: OnStep, rtol: float = 1e-3, atol: float = 1e-3, most: int = 1000, **_: Noise,
+) -> Tensor:  # fmt: skip
     """Dormand-Prince 5(4) on dx/dlog sigma; chooses its steps by error.   Song et al. 2021, arXiv:2011.13456 app. D.4.
 
-    Of ``sigmas`` only the ends count: it runs from the first to the last positive one, then takes x0 if the last is 0.
-    Each sample has its own level and step, so a sample's result does not depend on its batch.
+    It runs from the first of ``sigmas`` to the last positive one, then takes x0 if the last is 0.   Each sample has its
+    own level and step, so a sample's result does not depend on its batch.
     """
     ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
     now, end = ends[0].expand(len(x)).clone(), ends[-1]
@@ -361,9 +337,8 @@ def adaptive(
         x, first = torch.where(keep, new, x), torch.where(keep, slopes[-1], first)
         now = torch.where(good, torch.where(last_one, end, now + step), now)
         step = step * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
-    raise AudioLDMError(
-        f"the adaptive solver took {most} steps and is not done.", "Raise rtol or atol.", code=1
-    )
+    why = f"the adaptive solver took {most} steps and is not done."
+    raise AudioLDMError(why, "Raise rtol or atol.", code=1)
 
 
 @sampler
@@ -372,8 +347,8 @@ def ddim_invert(
 ) -> Tensor:
     """DDIM run upwards: x (B, ...) at sigmas[-1] to x at sigmas[0], on the grid that ``ddim`` will come down by.
 
-    Song et al. 2021 (DDIM) sec. 4.3.   Each step takes its slope where it starts; ``rounds`` repeats it with the slope
-    where it ends, which is DDIM's own, until the way down undoes it (Pan et al. 2023, AIDI).
+    Song et al. 2021 (DDIM) sec. 4.3.   A step takes its slope where it starts; ``rounds`` repeats it with the slope
+    where it ends, DDIM's own, until the way down undoes it (Pan et al. 2023, AIDI).
     """
     for i, (low, high) in enumerate(pairwise(sigmas[::-1])):
         x0 = denoise(x, low if low > 0 else high)

@@ -1,10 +1,10 @@
 """How much noise at which time: alpha_bar, sigma and signal-to-noise, all in float64.
 
-Two coordinates are used. A net sees ``x_t = alpha x0 + sigma eps`` (variance preserving: alpha^2 + sigma^2 = 1).
-Samplers work on ``x = x_t / alpha = x0 + (sigma / alpha) eps``. The ratio sigma / alpha is the noise level: wherever
-``sigma`` comes without ``alpha``, it is this ratio.   T is the number of trained times.
+A net sees ``x_t = alpha x0 + sigma eps`` (variance preserving: alpha^2 + sigma^2 = 1), samplers ``x = x_t / alpha``.
+Wherever ``sigma`` comes without ``alpha``, it is the ratio of both, the noise level.   T trained times.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -13,10 +13,8 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-HIGHEST = 2.0**20
-"""Stands for an infinite noise level: what a schedule with zero terminal SNR ends at (alpha_bar = 2^-40)."""
-WITHOUT_DOUBLES = ("mps",)
-"""Kinds of devices that have no float64: what needs it is computed on the CPU."""
+HIGHEST = 2.0**20  # stands for an infinite noise level: what zero terminal SNR ends at (alpha_bar = 2^-40)
+WITHOUT_DOUBLES = ("mps",)  # kinds of devices that have no float64: what needs it is computed on the CPU
 
 
 def double(x: Tensor) -> Tensor:
@@ -98,13 +96,12 @@ class NoiseSchedule:
 
 @dataclass(frozen=True)
 class FlowPath:
-    """The straight path x_t = (1 - u) x0 + u eps, time t = u T in [0, T].   Lipman et al. 2023; Liu et al. 2023.
-
-    ``shift`` moves times towards noise: u becomes shift u / (1 + (shift - 1) u), Esser et al. 2024 (SD3) eq. 23.
-    """
+    """The straight path x_t = (1 - u) x0 + u eps, time t = u T in [0, T].   Lipman et al. 2023; Liu et al. 2023."""
 
     length: int = 1000
-    shift: float = 1.0
+    shift: float = (
+        1.0  # u becomes shift u / (1 + (shift - 1) u), towards noise; Esser et al. 2024 (SD3) eq. 23
+    )
 
     @property
     def sigmas(self) -> Tensor:
@@ -191,13 +188,6 @@ def audioldm_zero_snr() -> NoiseSchedule:
     return zero_terminal_snr(audioldm())
 
 
-SCHEDULES = {
-    "audioldm": audioldm,
-    "audioldm_zero_snr": audioldm_zero_snr,
-    "linear": linear,
-    "scaled_linear": scaled_linear,
-    "cosine": cosine,
-    "sigmoid": sigmoid,
-    "flow": FlowPath,
-}
+KINDS = (audioldm, audioldm_zero_snr, linear, scaled_linear, cosine, sigmoid)
+SCHEDULES: dict[str, Callable[[], Path]] = {kind.__name__: kind for kind in KINDS} | {"flow": FlowPath}
 """Schedules by name."""

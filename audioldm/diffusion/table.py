@@ -20,11 +20,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A function under a name; calling the entry calls the function.
-
-    >>> Entry(abs)(-2), Entry(abs, "Absolute value.   School.").paper
-    (2, 'School')
-    """
+    """A function under a name; calling the entry calls the function."""
 
     run: Callable[..., Any]
     about: str = ""  # for listings: a line, three spaces, the paper; else the function's docstring has them
@@ -43,7 +39,7 @@ class Entry:
         return (self.about or self.run.__doc__ or "").split("\n")[0].split("   ")[1].removesuffix(".")
 
     def options(self) -> dict[str, float]:
-        """The numbers that may be written behind the name, with their defaults: keyword-only, a number as default."""
+        """The numbers that may be written behind the name: keyword-only, a number as default."""
         return {
             name: option.default
             for name, option in signature(self.run).parameters.items()

@@ -48,16 +48,11 @@ def starts(length: int, window: int, stride: int, *, circular: bool = False) -> 
     return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
-def bell(window: int) -> Tensor:
-    """sin^2 weights (window,), never 0: two of them half a window apart sum to 1."""
-    return ((torch.arange(window) + 0.5) * pi / window).sin() ** 2
-
-
-def plateau(window: int, context: int, ramp: int) -> Tensor:
-    """Weights (window,): near 0 over ``context`` at both ends, sin^2 ramps, 1 between: for parts that agree inside."""
-    place = torch.arange(window) + 0.5
-    inside = torch.minimum(place, window - place)
-    return (((inside - context) / max(1, ramp)).clamp(0, 1) * pi / 2).sin().square().clamp(min=1e-6)
+def plateau(size: int) -> Tensor:
+    """Weights (size,) of parts that agree inside: near 0 over a sixteenth at both ends, sin^2 ramps of an eighth, 1."""
+    place = torch.arange(size) + 0.5
+    inside = torch.minimum(place, size - place) - size // 16
+    return ((inside / max(1, size // 8)).clamp(0, 1) * pi / 2).sin().square().clamp(min=1e-6)
 
 
 def blend(
@@ -86,14 +81,15 @@ def windowed(
 ) -> Denoiser:
     """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
 
-    Windows are at most ``stride`` apart, for 0 half of one.   Shares sum to 1 in every frame; a part is called only in
-    windows where it counts.   One part and one window is that part, bit by bit.   With ``circular`` the last frame is
-    followed by the first (a loop), and T >= window.   While a window is denoised, ``WINDOW`` says where it lies.
+    Windows are at most ``stride`` apart (0: half of one) and count by sin^2; shares sum to 1, and a part is called only
+    where it counts.   One part and one window is that part, bit by bit.   ``circular`` is a loop, of T >= window.
     """
     length = shares.shape[1]
-    begins = starts(length, window, stride or max(1, window // 2), circular=circular)
-    size = min(window, length)
-    weights = bell(size) if len(begins) > 1 else torch.ones(size)
+    begins, size = (
+        starts(length, window, stride or max(1, window // 2), circular=circular),
+        min(window, length),
+    )
+    weights = ((torch.arange(size) + 0.5) * pi / size).sin() ** 2 if len(begins) > 1 else torch.ones(size)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         def at(begin: int) -> Tensor:
@@ -110,6 +106,38 @@ def windowed(
         return at(0) if len(begins) == 1 else blend(length, begins, weights, at, dim=2)
 
     return denoise
+
+
+class Front:
+    """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
+
+    A sampler that asks once a level gives there what it gives over all frames, bit by bit: every window that those
+    frames depend on was asked, two at the last level of ``sigmas``, one more at each level above.   The rest is 0.
+    """
+
+    def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:
+        self.begins, self.window, self.levels = begins, window, sigmas[:-1].float().tolist()
+        self.last: dict[float, int] = {}
+
+    def reach(self, frames: int) -> None:
+        """From now on the first ``frames`` frames are wanted."""
+        for level in reversed(self.levels):
+            self.last[level] = max(begin for begin in self.begins if begin < frames)
+            frames = self.last[level] + self.window
+
+    def kept(self, denoise: Denoiser) -> Denoiser:
+        """``denoise`` within the windows that are needed, each asked once a level."""
+        answers: dict[tuple[float, int], Tensor] = {}
+
+        def answer(x: Tensor, sigma: Tensor) -> Tensor:
+            level, (begin, _) = float(sigma[0]), WINDOW.get() or (0, 0)
+            if begin > self.last[level]:
+                return torch.zeros_like(x)
+            if (level, begin) not in answers:
+                answers[level, begin] = denoise(x, sigma)
+            return answers[level, begin]
+
+        return answer
 
 
 def shares_of(

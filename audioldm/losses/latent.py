@@ -8,8 +8,8 @@ from torch.nn import functional as nnf
 def info_nce(text: Tensor, audio: Tensor, scale: Tensor | float, *, same: Tensor | None = None) -> Tensor:
     """Symmetric contrastive loss over a batch of unit vectors (B, D).   CLIP (arXiv:2103.00020) fig. 3; CLAP eq. 1.
 
-    ``same`` (B, B) marks the pairs that count as matching beside the diagonal (two clips with one caption are not each
-    other's negatives): the target spreads evenly over them (SupCon, arXiv:2004.11362).   Returns a scalar.
+    ``same`` (B, B) marks all pairs that match, such as two clips with one caption: the target spreads evenly over them
+    (SupCon, arXiv:2004.11362).   Returns a scalar.
     """
     logits = scale * text @ audio.T
     target = (torch.eye(len(text), device=text.device) if same is None else same).to(text.dtype)
@@ -26,12 +26,7 @@ def cosine_distance(student: Tensor, target: Tensor) -> Tensor:
 def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
     """KL( N(mean, std^2) || N(0, 1) ) per latent value, in nats: a MEAN over channels, frames and bins, so (B,).
 
-    The reduction is part of the number.   AudioLDM's weight of 1000 multiplies this mean (beside a reconstruction error
-    summed over pixels); Stable Diffusion's 1e-6 multiplies the sum.   Here every term of the VAE loss is a mean.
-    Kingma & Welling 2014 (arXiv:1312.6114) appendix B.
-
-    >>> import torch
-    >>> kl_to_standard_normal(torch.zeros(2, 8, 4, 4), torch.ones(2, 8, 4, 4))
-    tensor([0., 0.])
+    AudioLDM's weight of 1000 multiplies this mean (beside a reconstruction error summed over pixels); Stable
+    Diffusion's 1e-6 multiplies the sum.   Kingma & Welling 2014 (arXiv:1312.6114) appendix B.
     """
     return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).mean(1)

@@ -1,6 +1,5 @@
 """Distances between sounds and between mels."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -8,31 +7,32 @@ import torchaudio.functional as taf
 from torch import Tensor
 from torch.nn import functional as nnf
 
-QUIET = 0.01  # RMS, -40 dB: a silent clip would otherwise outweigh all others.
+QUIET = 0.01  # RMS, -40 dB: a silent clip would otherwise outweigh all others
+SIZES = (512, 1024, 2048)
+MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+"""Window sizes and bands of ``multi_scale_mel``: DAC's."""
 
 
-def _magnitude(wave: Tensor, n_fft: int) -> Tensor:
-    window = torch.hann_window(n_fft, dtype=wave.dtype, device=wave.device)
-    spectrum = torch.stft(wave[:, 0], n_fft, n_fft // 4, window=window, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-10).sqrt()
-
-
-def multi_resolution_stft(
-    output: Tensor, real: Tensor, *, sizes: Sequence[int] = (512, 1024, 2048)
-) -> Tensor:
+def multi_resolution_stft(output: Tensor, real: Tensor) -> Tensor:
     """Spectral convergence + log-magnitude L1, mean over sizes.   Parallel WaveGAN (arXiv:1910.11480) eq. 3-6.
 
-    Both waves (B, 1, N), N above half of the largest size.   Returns a scalar, 0 for equal waves.   A mean over clips,
-    so that parts of a batch average to the whole; one quieter than ``QUIET`` is measured against noise of that level.
+    Both waves (B, 1, N), N above 1024.   Returns a scalar, 0 for equal waves.   A mean over clips, so that parts of a
+    batch average to the whole; one quieter than ``QUIET`` is measured against noise of that level.
     """
+
+    def magnitude(wave: Tensor, size: int) -> Tensor:
+        window = torch.hann_window(size, dtype=wave.dtype, device=wave.device)
+        spectrum = torch.stft(wave[:, 0], size, size // 4, window=window, return_complex=True)
+        return (spectrum.real.square() + spectrum.imag.square()).clamp(min=1e-10).sqrt()
+
     total = output.new_zeros(())
-    for size in sizes:
-        a, b = _magnitude(output, size), _magnitude(real, size)
+    for size in SIZES:
+        a, b = magnitude(output, size), magnitude(real, size)
         floor = QUIET * (0.375 * size * b[0].numel()) ** 0.5  # a Hann window's mean square is 3/8
         loud = torch.linalg.norm(b, dim=(1, 2)).clamp(min=floor)
         convergence = (torch.linalg.norm(b - a, dim=(1, 2)) / loud).mean()
         total = total + convergence + nnf.l1_loss(a.log(), b.log())
-    return total / len(sizes)
+    return total / len(SIZES)
 
 
 def mel_pyramid(output: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
@@ -47,27 +47,20 @@ def mel_pyramid(output: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
     return total / levels
 
 
-MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
-"""Window sizes and bands of ``multi_scale_mel``: DAC's."""
-
-
 @lru_cache(maxsize=32)
 def _scale(size: int, bands: int, rate: int, device: torch.device) -> tuple[Tensor, Tensor]:
     bank = taf.melscale_fbanks(size // 2 + 1, 0.0, rate / 2, bands, rate, norm="slaney", mel_scale="slaney")
     return torch.hann_window(size).to(device), bank.to(device)
 
 
-def multi_scale_mel(
-    output: Tensor, real: Tensor, rate: int, *, scales: Sequence[tuple[int, int]] = MEL_SCALES
-) -> Tensor:
+def multi_scale_mel(output: Tensor, real: Tensor, rate: int) -> Tensor:
     """Sum over window sizes of the L1 between log10 mels.   DAC (arXiv:2306.06546) sec. 3.4; BigVGAN-v2.
 
-    made, real: (B, 1, N) in float32, N above half of the largest window.   Returns a scalar.
+    Both waves (B, 1, N) in float32, N above 1024.   Returns a scalar.
     """
-    total = output.new_zeros(())
-    for size, count in scales:
+    waves, total = torch.cat([output, real])[:, 0], output.new_zeros(())
+    for size, count in MEL_SCALES:
         window, bank = _scale(size, count, rate, output.device)
-        waves = torch.cat([output, real])[:, 0]
         spectra = torch.stft(waves, size, size // 4, window=window, return_complex=True)
         power = spectra.real.square() + spectra.imag.square()
         mels = power.clamp(min=1e-12).sqrt().transpose(1, 2) @ bank

@@ -1,7 +1,8 @@
 """Text to sound: a model that is called with prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from audioldm.batch import Condition
 from audioldm.components import Components
 from audioldm.convert.model import save_model
 from audioldm.convert.reference import open_model
+from audioldm.diffusion.samplers import SAMPLERS
+from audioldm.diffusion.windows import Front, plateau, starts
 from audioldm.engines import Mode, check_mode
+from audioldm.errors import AudioLDMError
 from audioldm.pipeline import adapters
 from audioldm.pipeline.adapters import Named
 from audioldm.pipeline.conditions import Conditions, encode
 from audioldm.pipeline.draws import resample_silent
-from audioldm.pipeline.longform import decode
+from audioldm.pipeline.longform import decode, tiles, window_frames
 from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
-from audioldm.pipeline.stream import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,41 @@ class AudioLDM(Components):
         seconds = None if loop else run.settings.seconds
         return decode(self, latent, seconds=seconds, refine_phase=run.settings.refine_phase, loop=loop)
 
-    stream = stream
+    @torch.no_grad()
+    def stream(
+        self, prompt: str, *, seed: int = 0, timeline: Sequence[Span] | None = None, **options: Any
+    ) -> Iterator[Tensor]:
+        """The pieces (N,) of one sound, each as soon as nothing can change it; joined, they are the sound of a call.
+
+        Its windows are gone through from the left: the first piece waits for n (n + 3) / 2 calls of the net in n steps.
+        No silent clip is drawn again.   Raises AudioLDMError for samplers that ask more than once a step.
+        """
+        run = Run.of(self, [seed], **options)
+        settings, frames, window = run.settings, run.noise.shape[1], window_frames(self)
+        if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":
+            why = f"sampler={settings.sampler} cannot stream."
+            raise AudioLDMError(why, "Use one of one call a step, such as ddim.")
+        conditions = encode(self, [prompt], settings.negative, timeline)
+        if frames <= window:
+            latent = run.sample(run.denoiser(conditions), run.start())
+            yield decode(self, latent, seconds=settings.seconds, refine_phase=settings.refine_phase)[0]
+            return
+        front = Front(starts(frames, window, max(1, window // 2)), window, run.sigmas)
+        denoise = run.denoiser(conditions, wrap=front.kept)
+        begins, scale = tiles(frames, window), self.spec.stride * self.spec.hop
+        weights, (total, mass) = plateau(window * scale), torch.zeros(2, frames * scale)
+        for begin in begins:
+            mass[begin * scale :][: window * scale] += weights
+        for begin, end in pairwise([*begins, frames]):
+            front.reach(begin + window)
+            again = Run.of(self, [seed], **options)  # which draws the same noise
+            latent = again.sample(denoise, again.start())[:, :, begin : begin + window].contiguous()
+            piece = self.decode(
+                latent, seconds=window * scale / self.spec.rate, refine_phase=settings.refine_phase
+            )
+            total[begin * scale :][: window * scale] += piece[0] * weights
+            done = slice(begin * scale, min(end * scale, self.spec.samples(settings.seconds)))
+            yield total[done] / mass[done]
 
     def sample(
         self, condition: Condition, empty: Condition, *, seeds: Sequence[int], **options: Any

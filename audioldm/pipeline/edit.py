@@ -34,10 +34,8 @@ LARGEST_STEP = 10 ** (12 / 20)  # by which the new band may be brought to the le
 QUANTILE_TO_MEAN = 6 / 8.686  # 6 dB in nepers
 DEEPEST = 26 / 8.686  # 26 dB: what a band is turned down by at most; deeper cuts leave musical noise
 
-Prompt = str | Condition | Sequence[Span]
-"""Words, a condition of one row, or words over time."""
-Regions = Sequence[tuple[float, float]]
-"""(from, to) in seconds."""
+Prompt = str | Condition | Sequence[Span]  # words, a condition of one row, or words over time
+Regions = Sequence[tuple[float, float]]  # (from, to) in seconds
 
 
 @dataclass(frozen=True)
@@ -132,21 +130,13 @@ def check_regions(regions: Regions, seconds: float) -> None:
 
 
 def transfer(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt,
-    *,
-    strength: float = 0.5,
-    invert: bool = False,
-    source: str = "",
-    regions: Regions | None = None,
-    **options: Any,
-) -> Tensor:
+    parts: Components, wave: Tensor, prompt: Prompt, *, strength: float = 0.5, invert: bool = False, source: str = "",
+    regions: Regions | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
     """Make ``wave`` sound like ``prompt``: add noise up to ``strength``, denoise under the prompt.   SDEdit, 2022.
 
-    Strength 0 is the round trip, 1 is generation.   ``invert`` finds the sound's own noise under ``source`` by DDIM
-    (Song et al. 2021) instead of adding new noise, and keeps more of it; strength 1 then still knows the sound.
-    ``regions`` leaves the rest as it is.
+    Strength 0 is the round trip, 1 is generation.   ``invert`` finds the sound's own noise under ``source`` by DDIM,
+    and keeps more of the sound, even at strength 1.   ``regions`` leaves the rest as it is.
     """
     SHARE.check("strength", strength)
     canvas = Canvas.of(parts, wave, **options)
@@ -167,8 +157,7 @@ def inpaint(
 ) -> Tensor:
     """Make ``regions`` anew so that they fit the rest, which comes back as its round trip.   RePaint, 2022.
 
-    ``rounds`` > 1 takes every step so often (calls of the net grow as much).   Regions that are the whole sound give
-    what generation gives.
+    Every step is taken ``rounds`` times.   Regions that are the whole sound give what generation gives.
     """
     canvas = Canvas.of(parts, wave, **options)
     mask = canvas.mask(regions)
@@ -177,22 +166,14 @@ def inpaint(
 
 
 def outpaint(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt,
-    *,
-    before: float = 0.0,
-    after: float = 0.0,
-    rounds: int = 1,
-    **options: Any,
-) -> Tensor:
-    """Let the sound begin ``before`` seconds earlier and go on ``after`` seconds longer.
-
-    The encoder is given the sound mirrored at its ends instead of a sudden silence; the mirror is then made anew.
-    """
+    parts: Components, wave: Tensor, prompt: Prompt, *,
+    before: float = 0.0, after: float = 0.0, rounds: int = 1, **options: Any,
+) -> Tensor:  # fmt: skip
+    """Let the sound begin ``before`` seconds earlier and go on ``after`` seconds longer."""
     if min(before, after) < 0 or before + after == 0:
         raise AudioLDMError(f"before={before:g} and after={after:g} add nothing.", "Use more than 0 seconds.")
     size, head, end = len(wave), parts.spec.samples(before), parts.spec.samples(after)
+    # the encoder is given the sound mirrored at its ends instead of a sudden silence; the mirror is then made anew
     mirrored = torch.cat([wave, wave.flip(0)])[torch.arange(-head, size + end) % (2 * size)]
     canvas = Canvas.of(parts, mirrored, **options)
     rate = parts.spec.rate
@@ -204,29 +185,18 @@ def outpaint(
 
 
 def vary(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt = "",
-    *,
-    strength: float = 0.6,
-    regions: Regions | None = None,
-    **options: Any,
-) -> Tensor:
+    parts: Components, wave: Tensor, prompt: Prompt = "", *,
+    strength: float = 0.6, regions: Regions | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
     """Another take of the same sound: SDEdit under the sound's own CLAP embedding, or under ``prompt``."""
     prompt = sound_condition(parts, wave) if prompt == "" else prompt
     return transfer(parts, wave, prompt, strength=strength, regions=regions, **options)
 
 
 def morph(
-    parts: Components,
-    first: Tensor,
-    second: Tensor,
-    prompts: tuple[Prompt, Prompt] = ("", ""),
-    *,
-    at: float | None = 0.5,
-    strength: float = 0.6,
-    **options: Any,
-) -> Tensor:
+    parts: Components, first: Tensor, second: Tensor, prompts: tuple[Prompt, Prompt] = ("", ""), *,
+    at: float | None = 0.5, strength: float = 0.6, **options: Any,
+) -> Tensor:  # fmt: skip
     """The sound at ``at`` (0 first, 1 second) between two, as long as the shorter; None goes from one to the other.
 
     Both are inverted to the level of ``strength`` under their own prompt (or CLAP embedding), mixed there on the great
@@ -239,29 +209,21 @@ def morph(
     other, run, frames = Canvas.of(parts, second[:length], canvas.run), canvas.run, canvas.latent.shape[2]
     sigmas = run.tail(strength)
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
-    texts = [
-        canvas.conditions(sound_condition(parts, wave[:length]) if prompt == "" else prompt)
-        for prompt, wave in zip(prompts, (first, second), strict=True)
-    ]
+    waves = first[:length], second[:length]
+    pairs = zip(waves, prompts, strict=True)
+    texts = [canvas.conditions(sound_condition(parts, w) if prompt == "" else prompt) for w, prompt in pairs]
     rows = tuple(conditions.rows[0] for conditions in texts)
-    pairs = zip((canvas, other), rows, strict=True)
-    noisy = [run.invert(one.latent, row, sigmas) for one, row in pairs]
+    noisy = run.invert(canvas.latent, rows[0], sigmas), run.invert(other.latent, rows[1], sigmas)
     both = run.denoiser(Conditions(rows, texts[0].empty), sigmas=sigmas, shares=torch.stack([1 - path, path]))
-    x = edit.slerp(noisy[0], noisy[1], path[:, None].to(noisy[0]))
+    x = edit.slerp(*noisy, path[:, None].to(noisy[0]))
     share = nnf.interpolate(path[None, None], length, mode="linear", align_corners=True)[0, 0]
     return canvas.raw(run.sample(both, x, sigmas)) / (canvas.gain ** (1 - share) * other.gain**share)
 
 
 def mix(
-    parts: Components,
-    waves: Sequence[Tensor],
-    prompt: Prompt = "",
-    *,
-    gains: Sequence[float] | None = None,
-    offsets: Sequence[float] | None = None,
-    strength: float = 0.0,
-    **options: Any,
-) -> Tensor:
+    parts: Components, waves: Sequence[Tensor], prompt: Prompt = "", *, gains: Sequence[float] | None = None,
+    offsets: Sequence[float] | None = None, strength: float = 0.0, **options: Any,
+) -> Tensor:  # fmt: skip
     """The sum of sounds, each at its gain (dB) and offset (seconds); ``strength`` above 0 renders it as one scene."""
     gains, offsets = gains or [0.0] * len(waves), offsets or [0.0] * len(waves)
     if not len(waves) == len(gains) == len(offsets):
@@ -311,14 +273,9 @@ def upscale(
 
 
 def denoise(
-    parts: Components,
-    wave: Tensor,
-    prompt: Prompt = "",
-    *,
-    strength: float = 0.0,
-    resynthesise: bool = False,
-    **options: Any,
-) -> Tensor:
+    parts: Components, wave: Tensor, prompt: Prompt = "", *,
+    strength: float = 0.0, resynthesise: bool = False, **options: Any,
+) -> Tensor:  # fmt: skip
     """Turn noise down: first what is always there, then what the model does not believe in under ``prompt``.
 
     The steady part is taken off each band.   SDEdit away from NOISE_PROMPT then gives a cleaner mel, and where a band

@@ -31,9 +31,8 @@ METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
 NOISELESS = ("euler", "ddim", "flow_euler")
 """Samplers of first order without noise: the ones that CFG++ is a step of."""
 CLASSIFIER_LIMIT, CLAP_LIMIT = 1.0, 0.05
-"""Largest root mean square that a gradient may move x0 by at a step, where a latent's own is about 1.
-
-Far larger moves of CLAP's raise its score too, by loud sounds that only this CLAP finds nearer.
+"""Largest root mean square (a latent's own is 1) that a gradient may move x0 by: CLAP's score rises far beyond it too,
+by loud sounds that only this CLAP finds nearer.
 """
 
 

@@ -43,31 +43,31 @@ def over_time(
     window = min(window_frames(parts), frames // multiple * multiple if loop else frames)
     if len(denoisers) == 1 and frames <= window and not loop:
         return denoisers[0]
-    shares = torch.ones(1, frames) if shares is None else shares
-    return windowed(denoisers, shares, window=window, circular=loop)
+    return windowed(
+        denoisers, torch.ones(1, frames) if shares is None else shares, window=window, circular=loop
+    )
 
 
-def tile_weights(window: int, scale: int) -> tuple[Tensor, int]:
-    """(weights of a window of the codec, its stride): a sixteenth of context at each end, ramps of an eighth."""
-    context, ramp = window * scale // 16, window * scale // 8
-    return plateau(window * scale, context, ramp), max(1, window * 3 // 4)
+def tiles(frames: int, window: int, *, loop: bool = False) -> list[int]:
+    """First latent frames of the windows that the codec decodes."""
+    # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
+    stride = max(1, min(window * 3 // 4, frames // 2))
+    return starts(frames, min(window, frames), stride, circular=loop)
 
 
 @torch.no_grad()
 def encode(parts: Components, wave: Tensor) -> Tensor:
     """Wave (N,) to the scaled latent (1, C, T, F) of its posterior's mean, silence added up to whole latent frames."""
-    frames = parts.spec.latent_frames(wave.shape[-1] / parts.spec.rate, multiple_of(parts.unet))
-    size = parts.spec.stride * parts.spec.hop
-    padded = nnf.pad(wave.float(), (0, frames * size - wave.shape[-1]))
-    window = min(frames, window_frames(parts))
-    weights, stride = tile_weights(window, 1)
-    begins = starts(frames, window, stride)
+    frames = parts.spec.latent_frames(len(wave) / parts.spec.rate, multiple_of(parts.unet))
+    size, window = parts.spec.stride * parts.spec.hop, min(frames, window_frames(parts))
+    padded = nnf.pad(wave.float(), (0, frames * size - len(wave)))
 
     def part(begin: int) -> Tensor:
         mel = mel_between(parts, padded, begin * size, (begin + window) * size)
         return encode_mel(parts.vae, mel.to(parts.device, parts.dtype))[0].float()
 
-    whole = part(0) if len(begins) == 1 else blend(frames, begins, weights, part, dim=2)
+    begins = starts(frames, window, max(1, window * 3 // 4))
+    whole = part(0) if len(begins) == 1 else blend(frames, begins, plateau(window), part, dim=2)
     return whole * parts.vae.config.scaling_factor
 
 
@@ -75,7 +75,7 @@ def mel_between(parts: Components, wave: Tensor, begin: int, end: int) -> Tensor
     """The log-mel (1, 1, T, F) of samples [begin, end) as it is within the whole ``wave`` (N,)."""
     hop = parts.spec.hop
     extra = -(-parts.spec.n_fft // hop) * hop
-    first, last = max(0, begin - extra), min(wave.shape[-1], end + extra)
+    first, last = max(0, begin - extra), min(len(wave), end + extra)
     mel = log_mel(wave[None, None, first:last], parts.spec)
     return mel[:, :, (begin - first) // hop : (end - first) // hop]
 
@@ -85,18 +85,15 @@ def decode(
     parts: Components, latent: Tensor, *, seconds: float | None, refine_phase: int, loop: bool = False
 ) -> Tensor:
     """Scaled latent (B, C, T, F) to waves (B, N) of ``seconds`` (None: all), in windows or in a circle."""
-    frames = latent.shape[2]
+    frames, window, scale = latent.shape[2], window_frames(parts), parts.spec.stride * parts.spec.hop
     seconds = frames * parts.spec.seconds_per_latent if seconds is None else seconds
-    if frames <= window_frames(parts) and not loop:
+    if frames <= window and not loop:
         return parts.decode(latent, seconds=seconds, refine_phase=refine_phase)
-    window, scale = window_frames(parts), parts.spec.stride * parts.spec.hop
-    weights, stride = tile_weights(window, scale)
-    # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
-    begins = starts(frames, min(window, frames), min(stride, max(1, frames // 2)), circular=loop)
 
     def part(begin: int) -> Tensor:
         index = (torch.arange(window, device=latent.device) + begin) % frames
         length = window * scale / parts.spec.rate
         return parts.decode(latent[:, :, index], seconds=length, refine_phase=refine_phase)
 
-    return blend(frames, begins, weights, part, dim=-1, scale=scale)[:, : parts.spec.samples(seconds)]
+    wave = blend(frames, tiles(frames, window, loop=loop), plateau(window * scale), part, dim=-1, scale=scale)
+    return wave[:, : parts.spec.samples(seconds)]

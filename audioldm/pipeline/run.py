@@ -39,20 +39,12 @@ class Run:
 
     @classmethod
     def of(
-        cls,
-        parts: Components,
-        seeds: Sequence[int],
-        *,
-        shape: Sequence[int] | None = None,
-        loop: bool = False,
-        guidance_config: GuidanceConfig | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> "Run":
-        """A run over latents (C, T, F) of ``seeds``; None is as long as the settings say.
+        cls, parts: Components, seeds: Sequence[int], *, shape: Sequence[int] | None = None, loop: bool = False,
+        guidance_config: GuidanceConfig | None = None, on_step: OnStep | None = None, **options: Any,
+    ) -> "Run":  # fmt: skip
+        """A run over latents of ``shape`` (C, T, F), one a seed; None is as long as the settings say.
 
-        ``options`` are the fields of ``Sampling``, None the model's own.   Raises AudioLDMError where they do not go
-        together.
+        ``options`` are fields of ``Sampling``, None the model's own.   Raises AudioLDMError where they do not fit.
         """
         guidance, settings = guidance_config or GuidanceConfig(), parts.defaults.merged(**options)
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
@@ -77,18 +69,13 @@ class Run:
         return latent + sigmas[0].float() * self.noise() if len(sigmas) > 1 else latent
 
     def denoiser(
-        self,
-        conditions: Conditions,
-        *,
-        loop: bool = False,
-        sigmas: Tensor | None = None,
-        shares: Tensor | None = None,
+        self, conditions: Conditions, *, loop: bool = False, sigmas: Tensor | None = None, shares: Tensor | None = None,
         wrap: Callable[[Denoiser], Denoiser] = lambda denoise: denoise,
-    ) -> Denoiser:
+    ) -> Denoiser:  # fmt: skip
         """The guided net under ``conditions``, for any number of frames; ``wrap`` goes around it in each window.
 
-        ``sigmas`` is the part of the grid that it is used on, None all; ``shares`` (P, T) says how much each row of the
-        conditions counts in each frame, None as their timeline says.
+        ``sigmas`` is the part of the grid that it is used on, None all; ``shares`` (P, T) says how much each condition
+        counts in each frame, None as the timeline says.
         """
         spec, grid = self.parts.spec, self.sigmas if sigmas is None else sigmas
         steer = partial(self.guidance.steer, self.parts, scale=self.settings.guidance, sigmas=grid)

@@ -120,8 +120,6 @@ def test_half_precision_keeps_its_state_in_float32():
 
 
 def test_more_rules_of_single_samplers():
-    with pytest.raises(ValueError, match="order=4"):
-        A.unipc(denoise, torch.ones(1, 1), torch.tensor([1.0, 0.0]), order=4)
     with pytest.raises(AudioLDMError, match="adaptive"):
         A.adaptive(denoise, torch.ones(1, 1), torch.tensor([50.0, 0.1]), most=2)
     with pytest.raises(ValueError, match="sigmas"):

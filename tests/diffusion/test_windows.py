@@ -113,5 +113,5 @@ def test_blend_of_longer_parts_meets_without_a_step():
     def part(begin):  # each window of 4 frames gives 12 samples of one straight line
         return (torch.arange(12.0) + 3 * begin)[None]
 
-    line = windows.blend(10, windows.starts(10, 4, 3), windows.plateau(12, 0, 3), part, dim=-1, scale=3)
+    line = windows.blend(10, windows.starts(10, 4, 3), windows.plateau(12), part, dim=-1, scale=3)
     assert torch.allclose(line, torch.arange(30.0)[None], atol=1e-4)
