@@ -1,0 +1,1 @@
+"""The table that compares what changes a model from outside."""
