@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -171,8 +172,7 @@ class Frame:
         return f"{length}; {GAINS[self.gain]}"
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What the samples alone say: silent below -60 dB, clipped with 1 of 1000 at full scale; the file and its part."""
 
     seconds: float
@@ -219,14 +219,6 @@ class ClipSet:
             "cut": sum(fact.seconds > 1.1 * length for fact in self.facts),
         }
 
-    def check(self, what: str) -> None:
-        """AudioLDMError for a set that no distance can be taken of: all silent, or all the same sound."""
-        if all(fact.silent for fact in self.facts):
-            raise AudioLDMError(f"All {len(self)} {what} clips are silent.", "Silence has no score.", code=1)
-        if bool((self.pooled == self.pooled[0]).all()):
-            hint = "A distance needs different ones."
-            raise AudioLDMError(f"All {len(self)} {what} clips are the same sound.", hint, code=1)
-
 
 @dataclass
 class Cache:
@@ -253,25 +245,19 @@ class Cache:
         return embeddings
 
 
-def read_clip(clip: Clip) -> tuple[Tensor, int, Facts]:
-    """Samples (N,), rate and facts of a clip; one without samples is an error."""
-    wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
-    if not len(wave):
-        raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
-    level = 10 * float(wave.double().square().mean().clamp_min(1e-20).log10())
-    facts = Facts(
-        seconds=len(wave) / rate, peak=round(float(wave.abs().max()), 5), rms_dbfs=round(level, 2),
-        silent=level < -60, clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
-        sha256=f"{sha256(clip.path)}/{clip.start:g}/{clip.seconds}",
-    )  # fmt: skip
-    return wave, rate, facts
-
-
 def embed_clips(clips: Sequence[Clip], embedder: Embedder, frame: Frame, *, cache: Cache) -> ClipSet:
     """Every clip once through the embedder, or from the cache; only embeddings stay in memory."""
     facts, rows, logits, tags = [], [], [], []
     for clip in counted(clips, "clips"):
-        wave, rate, fact = read_clip(clip)
+        wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
+        if not len(wave):
+            raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
+        level = 10 * float(wave.double().square().mean().clamp_min(1e-20).log10())
+        fact = Facts(
+            seconds=len(wave) / rate, peak=round(float(wave.abs().max()), 5), rms_dbfs=round(level, 2),
+            silent=level < -60, clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
+            sha256=f"{sha256(clip.path)}/{clip.start:g}/{clip.seconds}",
+        )  # fmt: skip
 
         def embed(wave: Tensor = wave, rate: int = rate) -> Embeddings:
             rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import RESAMPLER, Cache, Clip, ClipSet, Frame, embed_clips
 from audioldm.evaluation.embedders import Embedder
 from audioldm.evaluation.tag_bridge import TagBridge
@@ -153,7 +154,7 @@ class Report:
             for clip, fact in zip(clips.clips, clips.facts, strict=True):
                 row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path)}
                 facts = {"seconds": round(fact.seconds, 3), "sha256": fact.sha256.split("/")[0]}
-                rows.append({**row, **vars(fact), **facts})
+                rows.append({**row, **fact._asdict(), **facts})
             self.clips += rows
         for place, row in enumerate(rows):
             row |= {name: round(float(value[place]), 6) for name, value in values.items()}
@@ -200,7 +201,11 @@ class Comparison:
 
         real, sets = embed(self.real), [embed(clips) for clips in self.runs]
         for name, clips in (("reference", real), *(("generated", clips) for clips in sets)):
-            clips.check(name)
+            all_of = f"All {len(clips)} {name} clips are"
+            if all(fact.silent for fact in clips.facts):
+                raise AudioLDMError(f"{all_of} silent.", "Silence has no score.", code=1)
+            if bool((clips.pooled == clips.pooled[0]).all()):
+                raise AudioLDMError(f"{all_of} the same sound.", "A distance needs different ones.", code=1)
         self.warn(report, sets[0], real, embedder)
         rights, wrongs, values = zip(*map(scores, sets), strict=True)
         n = len(sets[0])

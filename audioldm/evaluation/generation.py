@@ -16,7 +16,6 @@ from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.progress import counted
 from audioldm.signal.level import normalise_peak
-from audioldm.signal.mel import LogMel
 
 
 @dataclass
@@ -31,25 +30,22 @@ class GeneratedClips:
     settings: dict[str, Any]
     batch_size: int | None = None
 
-    def path(self, prompt: str, seed: int) -> Path:
-        """Where the clip lies: by the weights' hashes, adapters, settings, prompt and seed."""
-        pipe = self.pipe
-        adapters = [pipe.adapted.applied] if pipe.adapted else []
-        identity = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype), prompt, seed]
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{digest[:32]}.wav"
-
     def paths(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Path]:
         """A file for each prompt with its seed; what is missing is generated, never more than a batch in memory."""
-        places = {pair: self.path(*pair) for pair in zip(prompts, seeds, strict=True)}
+        pipe, places = self.pipe, dict[tuple[str, int], Path]()
+        adapters = [pipe.adapted.applied] if pipe.adapted else []
+        made_by = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype)]
+        for pair in zip(prompts, seeds, strict=True):
+            digest = hashlib.sha256(json.dumps([*made_by, *pair], sort_keys=True).encode()).hexdigest()
+            places[pair] = self.folder / f"{digest[:32]}.wav"
         missing = [pair for pair, path in places.items() if not path.is_file()]
-        size = self.batch_size or (1 if self.pipe.device.type == "cpu" else 16)
+        size = self.batch_size or (1 if pipe.device.type == "cpu" else 16)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
         for part in counted(parts, "clips", len):
             texts, numbers = zip(*part, strict=True)
-            waves = self.pipe(list(texts), seeds=list(numbers), batch_size=size, **self.settings)
+            waves = pipe(list(texts), seeds=list(numbers), batch_size=size, **self.settings)
             for pair, wave in zip(part, waves, strict=True):
-                encode(places[pair], wave.cpu().float(), self.pipe.spec.rate)
+                encode(places[pair], wave.cpu().float(), pipe.spec.rate)
         return [places[pair] for pair in zip(prompts, seeds, strict=True)]
 
     def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:
@@ -68,7 +64,6 @@ class Codec:
 
     def __init__(self, pipe: AudioLDM, seconds: float) -> None:
         self.pipe, self.seconds, self.spec = pipe, seconds, pipe.spec
-        self.mel = LogMel(pipe.spec).to(pipe.device)
         self.refine_phase = pipe.defaults.refine_phase
 
     @torch.no_grad()
@@ -85,10 +80,9 @@ def round_trips(pipe: AudioLDM, real: Sequence[Clip], seconds: float, folder: Pa
     for clip in counted(real, "clips"):
         wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
         wave = resample(wave, rate, pipe.spec.rate)[: pipe.spec.samples(seconds)]
-        path = folder / f"{clip.id.replace('/', '_')}.wav"
         peak = float((wave - wave.mean()).abs().max())
         # levelled as in training (peak 0.5), with the clip's own peak and length again
         trip = normalise_peak(codec.round_trip(normalise_peak(wave)))[: len(wave)]
-        encode(path, trip * (peak / 0.5), pipe.spec.rate)
+        path = encode(folder / f"{clip.id.replace('/', '_')}.wav", trip * (peak / 0.5), pipe.spec.rate)
         clips.append(replace(clip, path=path, start=0.0, seconds=None))
     return clips

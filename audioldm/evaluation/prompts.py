@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from audioldm.tables import csv_text, filled, lines, markdown, read_text
 
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
-Scores = dict[str, float]  # class -> mean over the clip, highest first
+Scores = dict[str, float]  # class -> mean over the clip
 ClipSource = Callable[[str, int], list[tuple[int, Path]]]
 """(prompt, number of seeds) -> (seed, file) of each clip"""
 
@@ -50,10 +50,13 @@ def fits(name: str, classes: Iterable[str]) -> bool:
     return any(re.match(re.escape(each) + r"(?!\w)", name, re.IGNORECASE) for each in classes)
 
 
+def highest(scores: Scores) -> list[str]:
+    return sorted(scores, key=scores.__getitem__, reverse=True)[:HIGHEST]
+
+
 def right_classes(scores: Scores, classes: Sequence[str]) -> list[str]:
     """The classes that make a clip right: among its five highest, with at least .2, and begun by one of ``classes``."""
-    highest = sorted(scores, key=scores.__getitem__, reverse=True)[:HIGHEST]
-    return [name for name in highest if scores[name] >= LEAST and fits(name, classes)]
+    return [name for name in highest(scores) if scores[name] >= LEAST and fits(name, classes)]
 
 
 class Prompt(NamedTuple):
@@ -72,11 +75,11 @@ class Judged(NamedTuple):
     right: list[str]
     seed: int | None = None
 
-
-def judge(file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> Judged:
-    tags = {name: round(score, 4) for name, score in islice(scores.items(), HIGHEST)}
-    fit = next((score for name, score in scores.items() if fits(name, classes)), 0.0)
-    return Judged(file, tags, round(fit, 4), right_classes(scores, classes), seed)
+    @classmethod
+    def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
+        tags = {name: round(scores[name], 4) for name in highest(scores)}
+        fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
+        return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
 
 
 @dataclass
@@ -89,12 +92,8 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         clips = [{**clip._asdict(), "right": bool(clip.right)} for clip in self.clips]
-        return {
-            "name": self.name,
-            **share([self]),
-            "clips": clips,
-            **({"error": self.error} if self.error else {}),
-        }
+        error = {"error": self.error} if self.error else {}
+        return {"name": self.name, **share([self]), "clips": clips, **error}
 
 
 def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[str]]:
@@ -149,7 +148,7 @@ def evaluate_prompts(
         for seed, path in clips:
             try:
                 scores = class_scores(decode(path, RATE), RATE, yamnet)
-                result.clips.append(judge(path.name, scores, prompt.classes, seed))
+                result.clips.append(Judged.of(path.name, scores, prompt.classes, seed))
             except AudioLDMError as error:
                 result.error = str(error)
         yield result
@@ -174,10 +173,10 @@ def evaluate_real(
             wave = wave[: codec.spec.samples(codec.seconds)]
             wave = normalise_peak(pad(wave, (0, max(0, rate // 4 - len(wave)))))
             classes = by_caption.get(clip.caption.casefold(), every)
-            real.clips.append(judge(clip.id, class_scores(wave, rate, yamnet), classes))
+            real.clips.append(Judged.of(clip.id, class_scores(wave, rate, yamnet), classes))
             if right := real.clips[-1].right:
                 scores = class_scores(codec.round_trip(wave)[: len(wave)], rate, yamnet)
-                trip.clips.append(judge(clip.id, scores, right))
+                trip.clips.append(Judged.of(clip.id, scores, right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")
     return real, trip, findings
@@ -217,19 +216,21 @@ class Report(NamedTuple):
     def markdown(self) -> str:
         """Right of n, share, interval, mean score of the best fitting class, most frequent highest tags."""
         every, rows = Result("all prompts", list(chain(*(result.clips for result in self.results)))), []
+        mean = share(self.results)["mean_of_prompts"]
+        every.error = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
         for result in [*self.results, *self.real, every]:
             total = share([result])
-            cells: list[object] = [result.name, *[None] * 4]
-            if total["n"]:
-                low, high = total["interval95"]
-                count = f"{total['right']} of {total['n']}"
-                cells[1:] = [count, total["share"], f"{low:.2f} to {high:.2f}", total["fit"]]
+            low, high = total["interval95"] or (0.0, 1.0)
+            cells = [
+                f"{total['right']} of {total['n']}",
+                total["share"],
+                f"{low:.2f} to {high:.2f}",
+                total["fit"],
+            ]
             tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
-            note = ", ".join(f"{name} {count}" for name, count in tags)
-            mean = share(self.results)["mean_of_prompts"]
-            if result is every:
-                note = "no clip" if mean is None else f"mean of the prompts' shares {mean:.3f}"
-            rows.append([*cells, "; ".join(filter(None, (note, result.error)))])
+            note = ", ".join(f"{name} {count}" for name, count in tags if result is not every)
+            notes = "; ".join(filter(None, (note, result.error)))
+            rows.append([result.name, *(cells if result.clips else [None] * 4), notes])
         return markdown(["prompt", "right", "share", "95 %", "fit", "highest tags"], rows) + "\n"
 
     def csv(self) -> str:

@@ -15,20 +15,11 @@ BY_CLIP = ("kl", "bridge", "clap")
 
 
 def as_html(report: Report, compared: Comparison, *, title: str) -> str:
-    about, census = report.about, report.census
-    return html.page(
-        "evaluation/pages/score.html",
-        title=title,
-        warnings=report.warnings,
-        settings=[item for item in about.items() if item[0] != "embedders"],
-        sets=(
-            ["set", *next(iter(census.values()))],
-            [[name, *each.values()] for name, each in census.items()],
-        ),
-        nets=[list(net.values()) for net in about["embedders"]],
-        embedders=[(name, score_table(part), charts(name, part)) for name, part in report.lines.items()],
-        cards=list(cards(report, compared)),
-    )
+    sets = [{"set": name, **counts} for name, counts in report.census.items()]
+    embedders = [(name, score_table(part), charts(name, part)) for name, part in report.lines.items()]
+    about = {"title": title, "warnings": report.warnings, "report": report, "sets": sets}
+    shown = list(cards(report, compared))
+    return html.page("evaluation/pages/score.html", **about, embedders=embedders, cards=shown)
 
 
 def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
