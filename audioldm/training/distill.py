@@ -126,10 +126,9 @@ class Segments(FineTune):
     """The student crosses each segment of a guided trajectory by one step (``distill.segment``).
 
     ``model`` is what it starts as, ``adapter`` a LoRA file to train further; ``teacher`` is a model reference, None
-    for ``model``.   ``sampling`` is what the student's file says of how it is sampled, and its levels are where
-    segments begin: those of the teacher's.   ``everywhere`` learns from all of the teacher's states; with one segment
-    that is a jump from any point of a trajectory to its end.   Raises AudioLDMError for levels that the teacher does
-    not visit.
+    for ``model``.   ``sampling`` is how the student is sampled, and its levels, among the teacher's, are where segments
+    begin.   ``everywhere`` learns from all of the teacher's states; with one segment that is a jump from any point of a
+    trajectory to its end.   Raises AudioLDMError for levels that the teacher does not visit.
     """
 
     file = "turbo.safetensors"
@@ -168,14 +167,11 @@ class Segments(FineTune):
         self.register_buffer("ends", torch.tensor(ends), persistent=False)
 
     def on_fit_start(self) -> None:
+        """Fill the bank as it is before the next batch, whether or not a run was stopped there."""
         super().on_fit_start()
         # bfloat16 would leave errors in the states that are as large as a good student's
         half: Any = {"mode": "fast", "dtype": torch.float16} if self.device.type == "cuda" else {}
         self.teacher.to(self.device, **half)
-        self.fill()
-
-    def fill(self) -> None:
-        """The bank as it is before the next batch, whether or not a run was stopped there."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         met, batches = self.batch_count, -(-self.trajectories.kept // data.batch_size)
         self.bank = self.empty_bank(batches * data.batch_size)
@@ -213,9 +209,8 @@ class Segments(FineTune):
 
     def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
         """The loss over ``Points``, its share of each state, and their timesteps."""
-        points = Points(*inputs)
-        losses = self.loss(points)
-        t = self.schedule.t_at(points.sigma).to(losses)
+        losses = self.loss(Points(*inputs))
+        t = self.schedule.t_at(inputs[1]).to(losses)
         return {"loss": losses.mean(), "losses": losses.detach(), "t": t}
 
     def loss(self, points: Points) -> Tensor:
@@ -244,26 +239,24 @@ class Consistency(Segments):
     def __init__(self, *, decay: float = 0.95, **settings: Any) -> None:
         super().__init__(**settings | {"everywhere": True})
         self.decay, self.target = decay, deepcopy(self.unet).requires_grad_(False)
+        pairs = zip(self.target.named_parameters(), self.unet.parameters(), strict=True)
+        self.moving = {name: (old, new) for (name, old), new in pairs if new.requires_grad}
 
     def loss(self, points: Points) -> Tensor:
         """(R,): d(step of f from x_t, step of f' from x_s), s the state after t, both to where t's segment ends."""
         student, target = (self.denoiser(net, points.condition) for net in (self.unet, self.target))
         return distill.consistency(student, target, points[:2], points[2:4], points.end)
 
-    def moving(self) -> dict[str, tuple[Tensor, Tensor]]:
-        averages = dict(self.target.named_parameters())
-        return {name: (averages[name], p) for name, p in self.unet.named_parameters() if p.requires_grad}
-
     @torch.no_grad()
     def on_train_batch_end(self, *args: Any) -> None:
         """f' <- decay f' + (1 - decay) f."""
         if self.steps_now:
-            averages, weights = zip(*self.moving().values(), strict=True)
+            averages, weights = zip(*self.moving.values(), strict=True)
             torch._foreach_lerp_(averages, weights, 1 - self.decay)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] |= {f"target.{name}": old for name, (old, _) in self.moving().items()}
+        checkpoint["state_dict"] |= {f"target.{name}": old for name, (old, _) in self.moving.items()}
 
 
 class Adversarial(Segments):
@@ -286,13 +279,8 @@ class Adversarial(Segments):
     def critic(self, condition: Condition, sigma: Tensor, noise: Tensor) -> distill.Critic:
         """The discriminator at one noise level a row: clean latents (B, C, T, F) -> logits (B, P)."""
         alpha, t = self.schedule.alpha_of(sigma.double()), self.schedule.t_at(sigma).to(noise)
-
-        def logits(z: Tensor) -> Tensor:
-            x_t = spread(alpha, z) * (z + spread(sigma, z) * noise)
-            answer: Tensor = self.discriminator(x_t, t, condition)
-            return answer.float()
-
-        return logits
+        noised = lambda z: spread(alpha, z) * (z + spread(sigma, z) * noise)  # noqa: E731
+        return lambda z: self.discriminator(noised(z), t, condition).float()
 
     def training_step(self, batch: LatentBatch, index: int) -> Terms:
         """Draw trajectories, and levels and noises for the critic; then its step and the student's."""
@@ -300,20 +288,19 @@ class Adversarial(Segments):
         self.bank.add(*self.drawn(batch, rng))
         row, levels = self.bank.rows(len(batch.mean), rng), self.sigmas[:-1].to(self.device)
         last = torch.full_like(row, len(self.bank.ends) - 1)
-        x, sigma = self.bank.state(row, last)
-        z, _ = self.bank.state(row, last + 1)
-        again = levels[(self.uniform(len(z), rng).to(z.device) * len(levels)).long()]
-        draws = again, self.randn(z, rng), self.randn(z, rng)
+        start, (z, _) = self.bank.state(row, last), self.bank.state(row, last + 1)
+        level = levels[(self.uniform(len(z), rng) * len(levels)).long()]
+        draws = level, self.randn(z, rng), self.randn(z, rng)
         points = self.bank.draw(self.trajectories.states, rng)
-        return self.step(x, sigma, z, self.bank.condition.rows(row), *draws, *points)
+        return self.step(*start, z, self.bank.condition.rows(row), *draws, *points)
 
     def step(self, *inputs: Any) -> Terms:  # type: ignore[override]
         """The critic: softplus(D(fake) - D(real)), prompts, R1.   The student: softplus(D(real) - D(fake)), anchor."""
-        x, sigma, z, condition, again, fresh, bump, *points = inputs
+        x, sigma, z, condition, level, noise, bump, *points = inputs
         of_student, of_critic = self.optimizers()  # type: ignore[attr-defined]
         fake = self.denoiser(self.unet, condition)(x, sigma)
-        critic = self.critic(condition, again, fresh)
-        rolled = self.critic(condition.map(lambda part: part.roll(1, 0)), again, fresh)
+        critic = self.critic(condition, level, noise)
+        rolled = self.critic(condition.map(lambda part: part.roll(1, 0)), level, noise)
         terms = {"critic": distill.relativistic(critic, z, fake.detach()).mean()}
         terms["prompt"] = distill.rolled_prompts(critic, rolled, z).mean()
         terms["r1"] = distill.roughness(critic, z, bump).mean()
@@ -331,8 +318,7 @@ class Adversarial(Segments):
     def validation_step(self, batch: LatentBatch, index: int) -> None:
         """The segments' loss, and the diversity of the student over that of the teacher's ends."""
         super().validation_step(batch, index)
-        rng = self.validation_generator(index)
-        ends = []
+        rng, ends = self.validation_generator(index), []
         for _ in range(2):
             ways, condition = self.drawn(batch, rng)
             student = SAMPLERS["ddim"](self.denoiser(self.unet, condition), ways[0], self.levels_of_student)

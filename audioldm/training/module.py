@@ -23,12 +23,11 @@ Terms = dict[str, Tensor]
 class TrainingModule(L.LightningModule):
     """A LightningModule whose ``training_step`` returns its ``Terms``, and which knows how many batches it has met.
 
-    ``part`` names the attribute that is trained, averaged and exported.   ``batch_count`` lives in the checkpoint; a
-    plain number, because reading a buffer would wait for the GPU at every batch.   Lightning's ``global_step`` counts
-    optimiser steps instead; recipes count batches.   ``accumulate`` batches make a step.   A module of two optimisers
-    steps them with ``descend``; ``clip`` is Lightning's gradient_clip_val for it.   ``step`` of a ``recordable``
-    module draws nothing and asks for no value, so that ``speed.record`` can replay it.   The trained net and a
-    discriminator may come as a ``functools.partial`` that builds it.
+    ``part`` names the attribute that is trained, averaged and exported; it may come as a ``functools.partial`` that
+    builds it.   ``batch_count`` lives in the checkpoint (Lightning's ``global_step`` counts optimiser steps); a plain
+    number, because reading a buffer would wait for the GPU.   ``accumulate`` batches make a step.   A module of two
+    optimisers steps them with ``descend``; ``clip`` is Lightning's gradient_clip_val for it.   ``step`` of a
+    ``recordable`` module draws nothing and asks for no value, so that ``speed.record`` can replay it.
     """
 
     part: ClassVar[str]
@@ -65,8 +64,7 @@ class TrainingModule(L.LightningModule):
     def configure_model(self) -> None:
         """Once: build the nets that came as functions, change them as ``speed`` says, split them where that is asked.
 
-        The trained net is drawn first, and on the CPU: a seed gives the same one on every machine.   Raises
-        AudioLDMError for settings that no net can have.
+        On the CPU: a seed gives the same net on every machine.   Raises AudioLDMError for settings that none can have.
         """
         if self.configured:
             return
@@ -131,9 +129,6 @@ class TrainingModule(L.LightningModule):
         optimizer.step()
         return norm
 
-    def on_before_backward(self, loss: Tensor) -> None:
-        self.broken |= ~loss.detach().isfinite()
-
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
     ) -> None:
@@ -155,7 +150,7 @@ class TrainingModule(L.LightningModule):
         return norm
 
     def refuse_broken(self) -> None:
-        """AudioLDMError where a loss or a gradient was NaN or infinite; what is on the disk is from before it."""
+        """AudioLDMError where a gradient was NaN or infinite; what is on the disk is from before it."""
         if bool(self.broken):
             what = "The loss or its gradient became NaN or infinite"
             hint = "try a lower task.lr, trainer.gradient_clip_val=1, or trainer.precision=32-true."

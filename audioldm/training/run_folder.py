@@ -11,9 +11,9 @@ import subprocess
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml  # type: ignore[import-untyped]
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from audioldm import __version__
@@ -34,10 +34,8 @@ from audioldm.training.distributed import rank
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 NOISE = ".*(LeafSpec|Total length of `|your dataloader is not resumable|than the logging interval)"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
-SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")
-"""keys of a data source whose values are files or folders"""
+SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")  # keys that name files or folders
 DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error)
-"""what reading a damaged archive may raise"""
 
 
 class SafeCheckpoints(TorchCheckpointIO):
@@ -86,30 +84,26 @@ def last_good(folder: Path, report: Callable[[str], Any] = str) -> Path | None:
     return None
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Within, this process alone trains in ``folder``; what a killed run left half-written is swept away.
+def locked(folder: Path) -> BaseFileLock:
+    """A lock by which this process alone trains in ``folder``; what a killed run left half-written is swept away.
 
     The system frees the lock of a process that ends, however it ends.   Raises AudioLDMError where another trains.
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
-    pid = owner.read_text(encoding="utf-8", errors="replace") if owner.is_file() else ""
+    pid = owner.read_text("utf-8", "replace") if owner.is_file() else ""
     # workers of a dead process hold its lock until they notice
     seconds = 0 if re.fullmatch(r"[0-9]{1,9}", pid) and alive(int(pid)) else 15
+    lock = FileLock(folder / ".lock", timeout=seconds)
     try:
-        lock = FileLock(folder / ".lock", timeout=seconds).acquire()
+        lock.acquire()
     except Timeout:
         why = f"Process {pid} is training in {folder}."
         raise AudioLDMError(why, "Wait for it, or choose another run_dir=...") from None
-    with lock:
-        owner.write_text(str(os.getpid()), encoding="utf-8")
-        for place in (folder, folder / "checkpoints", folder / "ema"):
-            sweep(place)
-        try:
-            yield
-        finally:
-            owner.unlink(missing_ok=True)
+    owner.write_text(str(os.getpid()), encoding="utf-8")
+    for place in (folder, folder / "checkpoints", folder / "ema"):
+        sweep(place)
+    return lock
 
 
 @dataclass(eq=False)
@@ -128,7 +122,7 @@ class RunFolder(L.Callback):
     overrides: Sequence[str] = ()
     fresh: bool = False
     report: Callable[[str], Any] = str
-    lock: ExitStack = field(default_factory=ExitStack)
+    lock: BaseFileLock | None = None
 
     def __post_init__(self) -> None:
         # Lightning's tips and warnings that no user can act on
@@ -140,7 +134,7 @@ class RunFolder(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         if stage == "fit" and rank() == 0:
-            self.lock.enter_context(locked(self.folder))
+            self.lock = locked(self.folder)
             self.open()
 
     def open(self) -> None:
@@ -175,10 +169,12 @@ class RunFolder(L.Callback):
         return {**first, "resumed": [*first.get("resumed", []), again]} if first else about
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: Any) -> None:
-        self.lock.close()
+        if self.lock is not None and self.lock.is_locked:
+            (self.folder / ".pid").unlink(missing_ok=True)
+            self.lock.release()
 
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
-        self.lock.close()
+        self.teardown(trainer, module, None)
 
 
 def goes_on(before: str, now: str) -> bool:

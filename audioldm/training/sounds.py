@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from torch.utils.data import Dataset
 
 from audioldm.batch import LatentBatch
 from audioldm.datasets.check import NOTES, check
@@ -60,17 +59,11 @@ def from_sounds(
     return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
-@dataclass(frozen=True)
-class Listed(Dataset[LatentBatch]):
+class Listed(list[LatentBatch]):
     """Items that are at hand, by (place, draw number) or by their place."""
 
-    items: Sequence[LatentBatch]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> LatentBatch:
-        return self.items[index[0] if isinstance(index, tuple) else index]
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index[0] if isinstance(index, tuple) else index)
 
 
 def from_prompts(
@@ -96,7 +89,7 @@ def from_prompts(
     order = torch.randperm(len(each), generator=torch.Generator().manual_seed(seed)).tolist()
     held = {each[i] for i in order[: round(val_share * len(each))]}
     train = Listed([items[text] for text in texts if text not in held])
-    val = Listed([items[text] for text in sorted(held)])
+    val: Any = Listed([items[text] for text in sorted(held)])
     return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
