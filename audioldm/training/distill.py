@@ -250,6 +250,7 @@ class Consistency(Segments):
     @torch.no_grad()
     def on_train_batch_end(self, *args: Any) -> None:
         """f' <- decay f' + (1 - decay) f."""
+        super().on_train_batch_end(*args)
         if self.steps_now:
             averages, weights = zip(*self.moving.values(), strict=True)
             torch._foreach_lerp_(averages, weights, 1 - self.decay)

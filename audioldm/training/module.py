@@ -14,7 +14,7 @@ from audioldm.datasets.draws import generator
 from audioldm.diffusion.objective import Draw, draw_t, loss_by_bin
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local, shard, whole
-from audioldm.training.optim import Optim, adamw, restore_rates
+from audioldm.training.optim import Optim, adamw
 
 Terms = dict[str, Tensor]
 """what a training step returns: "loss" (automatic optimisation descends it), and parts of it for the curves"""
@@ -88,17 +88,19 @@ class TrainingModule(L.LightningModule):
             raise AudioLDMError(why, "Set speed.graph=false, or one device and accumulate=1.")
 
     def on_train_start(self) -> None:
-        """A run that goes on, perhaps longer, goes on at its own rate."""
-        for config in self.trainer.lr_scheduler_configs:
-            restore_rates(config.scheduler, self.device)  # type: ignore[arg-type]
+        """Set the rates of the next step; a run that goes on, perhaps longer, goes on at its own."""
+        each, step = self.accumulate, self.batch_count // self.accumulate + 1
+        factor = self.optim.factor(step, warmup=self.warmup // each, steps=-(-self.batches // each))
+        for group in (group for optimizer in self.trainer.optimizers for group in optimizer.param_groups):
+            if (full := group.get("initial_lr")) is not None:
+                held, rate = group["lr"], full * factor
+                # a CUDA graph reads a tensor on the device; a checkpoint brings it on the CPU
+                group["lr"] = held.to(self.device).fill_(rate) if isinstance(held, Tensor) else rate
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        TrainingModule.on_train_start(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Count; optimisers that are stepped by hand get the next rate."""
-        if not self.automatic_optimization and self.batch_count and self.steps_now:
-            for config in self.trainer.lr_scheduler_configs:
-                # not step(), which warns of an optimiser that waits, as the discriminator's does at first
-                config.scheduler.last_epoch += 1
-            TrainingModule.on_train_start(self)
         self.batch_count += 1
 
     @property
@@ -108,12 +110,8 @@ class TrainingModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return self.optimise(self.parameters())
 
-    def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> dict[str, Any]:
-        """AdamW and its schedule, as ``configure_optimizers`` returns them."""
-        optimizer = adamw(parameters, self.lr, capturable=self.recorded, **settings)
-        each = self.accumulate
-        rates = self.optim.rates(optimizer, warmup=self.warmup // each, steps=-(-self.batches // each))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
+    def optimise(self, parameters: Iterable[torch.nn.Parameter], **settings: Any) -> torch.optim.AdamW:
+        return adamw(parameters, self.lr, capturable=self.recorded, **settings)
 
     def descend(self, loss: Tensor, optimizer: Any, *, clip: float | None = None) -> Tensor | None:
         """Backward; at the last of ``accumulate`` batches clip and step.   The gradient's norm, where it stepped.

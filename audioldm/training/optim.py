@@ -1,53 +1,37 @@
-"""AdamW, and the learning rate over a run: transformers' schedules after a linear warm-up."""
+"""AdamW, and the learning rate over a run."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import optimization
 
 from audioldm.errors import AudioLDMError
 from audioldm.training.distributed import local
 
-SCHEDULES = ("cosine", "linear", "constant")
-
 
 @dataclass(frozen=True)
 class Optim:
-    """How every optimiser of a run steps.
-
-    ``schedule``, one of SCHEDULES, follows the linear warm-up and falls to ``floor`` times the full rate at the last
-    step.   cosine: SGDR (arXiv:1608.03983) eq. 5.
-    """
+    """How every optimiser of a run steps: after a linear warm-up ``schedule`` constant, or cosine down to ``floor``."""
 
     schedule: str = "cosine"
     floor: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise AudioLDMError(f"schedule={self.schedule!r} is unknown.", f"Known: {', '.join(SCHEDULES)}.")
+        if self.schedule not in ("cosine", "constant"):
+            raise AudioLDMError(f"schedule={self.schedule!r} is unknown.", "Use cosine or constant.")
 
-    def rates(self, optimizer: torch.optim.Optimizer, *, warmup: int, steps: int) -> Any:
-        """The learning rate by step, from 1/``warmup`` of the full one at the first to ``floor`` at the last.
+    def factor(self, step: int, *, warmup: int, steps: int) -> float:
+        """Of the full rate, at ``step`` of 1 to ``steps``.   SGDR (arXiv:1608.03983) eq. 5.
 
-        >>> net = torch.nn.Linear(2, 2)
-        >>> rates = Optim().rates(adamw(net.parameters(), 1.0), warmup=10, steps=110)
-        >>> [round(rates.lr_lambdas[0](n), 2) for n in (1, 10, 60, 110)]
+        >>> [round(Optim().factor(n, warmup=10, steps=110), 2) for n in (1, 10, 60, 110)]
         [0.1, 1.0, 0.55, 0.1]
         """
-        # last_epoch 0: the first step counts as number 1, else its rate would be 0
-        start: Any = {"num_warmup_steps": warmup, "last_epoch": 0}
-        if self.schedule == "constant":
-            return optimization.get_constant_schedule_with_warmup(optimizer, **start)
-        start["num_training_steps"] = max(steps, warmup + 1)
-        if self.schedule == "cosine":
-            cosine = optimization.get_cosine_with_min_lr_schedule_with_warmup
-            return cosine(optimizer, min_lr_rate=self.floor, **start)
-        last = self.floor * float(optimizer.defaults["lr"])
-        return optimization.get_polynomial_decay_schedule_with_warmup(optimizer, lr_end=last, **start)
+        if step < warmup or self.schedule == "constant":
+            return min(1.0, step / max(1, warmup))
+        share = (step - warmup) / max(1, steps - warmup)
+        return 0.5 * (1 + math.cos(math.pi * share)) * (1 - self.floor) + self.floor
 
 
 def adamw(
@@ -69,15 +53,3 @@ def adamw(
             rate: Any = torch.tensor(lr, device=device) if on_gpu else lr
             groups.append({"params": params, "weight_decay": each, "initial_lr": lr, "lr": rate})
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, capturable=on_gpu)
-
-
-def restore_rates(rates: LambdaLR, device: torch.device) -> None:
-    """Set the rates that belong to the schedule's step: a checkpoint brings those of a shorter run, on the CPU.
-
-    A rate that is a tensor stays one on ``device``, since a CUDA graph reads it.
-    """
-    groups = zip(rates.optimizer.param_groups, rates.base_lrs, rates.lr_lambdas, strict=True)
-    for group, base, factor in groups:
-        rate = float(base) * factor(rates.last_epoch)
-        held = group["lr"]
-        group["lr"] = held.to(device).fill_(rate) if isinstance(held, Tensor) else rate

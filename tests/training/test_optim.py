@@ -1,5 +1,7 @@
 """What surrounds a step: schedule, clipping, accumulation, faster forms of the same nets, and the guard."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -11,7 +13,7 @@ from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet, net_call
 from audioldm.nets.vae import build_vae
 from audioldm.training.distributed import blocks
-from audioldm.training.optim import Optim, adamw, restore_rates
+from audioldm.training.optim import Optim, adamw
 from audioldm.training.speed import Speed, recompute
 from tests.training.test_modules import build_ldm, fit, latents
 
@@ -116,26 +118,24 @@ def test_lightning_clips_as_the_manual_step_does():
 
 
 def test_schedules_and_their_refusals():
-    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1e-3)
-    rates = {
-        name: Optim(schedule=name, floor=0.2).rates(optimizer, warmup=10, steps=1000).lr_lambdas[0]
-        for name in ("constant", "linear", "cosine")
-    }
-    assert rates["constant"](500) == 1.0
-    assert rates["linear"](1000) == pytest.approx(0.2) and rates["linear"](505) == pytest.approx(0.6)
-    assert rates["cosine"](1) == 0.1 and rates["cosine"](10) == 1.0
-    falling = [rates["cosine"](n) for n in range(10, 1001)]
+    about = {"warmup": 10, "steps": 1000}
+    constant, cosine = (Optim(schedule=name, floor=0.2) for name in ("constant", "cosine"))
+    assert constant.factor(500, **about) == 1.0 and constant.factor(1, **about) == 0.1
+    assert cosine.factor(1, **about) == 0.1 and cosine.factor(10, **about) == 1.0
+    falling = [cosine.factor(n, **about) for n in range(10, 1001)]
     assert falling == sorted(falling, reverse=True) and falling[-1] == pytest.approx(0.2)
     with pytest.raises(AudioLDMError, match="schedule='step'"):
         Optim(schedule="step")
 
 
 def test_a_rate_that_is_a_tensor_stays_one():
-    optimizer = adamw(torch.nn.Linear(2, 2).parameters(), 1e-3)
-    rates = Optim().rates(optimizer, warmup=2, steps=10)
+    module, optimizer = build_ldm(10), adamw(torch.nn.Linear(2, 2).parameters(), 1e-3)
+    module._trainer = SimpleNamespace(optimizers=[optimizer])
     held = optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
-    restore_rates(rates, torch.device("cpu"))
-    assert optimizer.param_groups[0]["lr"] is held and float(held) == pytest.approx(5e-4)
+    module.on_train_start()
+    assert optimizer.param_groups[0]["lr"] is held and float(held) == pytest.approx(
+        2e-4
+    )  # a fifth of the warm-up
 
 
 def test_a_broken_loss_stops_before_it_reaches_a_weight():
