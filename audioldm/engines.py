@@ -34,6 +34,8 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = TwoTowers | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
 Net = TypeVar("Net", bound=nn.Module)
+PLANS = 4
+"""of cuDNN's for a convolution that are tried: ten take 58 s for the vocoder of 64 clips and are no faster"""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,9 @@ class Graphed:
     def record(self, inputs: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
         """The graph, and the memory that it reads and writes; first a warm-up on a stream of its own."""
         places = tuple(None if part is None else part.clone() for part in inputs)
-        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+        cudnn = torch.backends.cudnn
+        before = cudnn.benchmark, cudnn.benchmark_limit
+        cudnn.benchmark, cudnn.benchmark_limit = True, PLANS
         try:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -196,8 +200,11 @@ class Graphed:
                     self.function(*places)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
+            # cuBLAS's memory is shared otherwise, and who clears it, as torch.compile does, takes it from the graph
+            torch._C._cuda_clearCublasWorkspaces()
             with torch.cuda.graph(graph):
                 output = self.function(*places)
         finally:
-            torch.backends.cudnn.benchmark = benchmark
+            torch._C._cuda_clearCublasWorkspaces()
+            cudnn.benchmark, cudnn.benchmark_limit = before
         return graph, places, output

@@ -5,8 +5,9 @@ product.   Needs Triton.   B batch, C channels, H rows, W columns, T = H W token
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,11 @@ from transformers import SpeechT5HifiGan
 from audioldm.nets import kernels
 
 Net = TypeVar("Net", bound=nn.Module)
+FEW_ROWS = 4
+"""rows of a batch that leave a card half idle, and are run in other ways"""
+FEW_TOKENS = 256
+FEW_PIXELS = 512
+"""up to which attentions and convolutions are faster as kernels of our own and plain products"""
 
 
 def fuse(net: Net) -> Net:
@@ -88,14 +94,47 @@ class FusedResnet(ResnetBlock2D):
         shift = None
         if temb is not None and self.time_emb_proj is not None:
             shift = self.shift(temb)
-        x = kernels.normed(input_tensor, self.norm1, silu=True)[0]
-        x = nnf.conv2d(x, self.conv1.weight, padding=self.conv1.padding)
-        x = kernels.normed(x, self.norm2, silu=True, bias=self.conv1.bias, shift=shift)[0]
-        x = nnf.conv2d(x, self.conv2.weight, padding=self.conv2.padding)
-        if self.conv_shortcut is None:
-            return kernels.add(x, input_tensor, self.conv2.bias)
-        beside = nnf.conv2d(input_tensor, self.conv_shortcut.weight)
-        return kernels.add(x, beside, self.conv2.bias, self.conv_shortcut.bias)
+        beside, last = input_tensor, None
+        with aside(input_tensor) as join:
+            if self.conv_shortcut is not None:
+                beside, last = nnf.conv2d(beside, self.conv_shortcut.weight), self.conv_shortcut.bias
+        x = convolved(input_tensor, self.norm1, self.conv1)
+        x = convolved(x, self.norm2, self.conv2, bias=self.conv1.bias, shift=shift)
+        join(beside)
+        return kernels.add(x, beside, self.conv2.bias, last)
+
+
+def convolved(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d, **added: Any) -> Tensor:
+    """A convolution without its bias of a norm's SiLU; of few pixels as a plain product, which splits up better."""
+    batch, _, height, width = x.shape
+    small = batch * height * width <= FEW_PIXELS and conv.kernel_size == (3, 3) and kernels.held(x, norm)
+    inside = kernels.normed(x, norm, silu=True, taps=small, **added)[0]
+    if not small:
+        return nnf.conv2d(inside, conv.weight, padding=conv.padding)
+    y = nnf.linear(inside, conv.weight.permute(0, 2, 3, 1).flatten(1))
+    return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def aside(x: Tensor) -> Iterator[Callable[[Tensor], None]]:
+    """Run what is within beside what follows, for few rows x, until ``join`` is called with its answer."""
+    if not x.is_cuda or len(x) > FEW_ROWS:
+        yield lambda answer: None
+        return
+    side, main = stream(x.device), torch.cuda.current_stream()
+
+    def join(answer: Tensor) -> None:
+        main.wait_stream(side)
+        answer.record_stream(main)
+
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        yield join
+
+
+@cache
+def stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class FusedUpsample(Upsample2D):
@@ -175,7 +214,11 @@ def attend(
     if context is not None or not same or not has(attention, ALONE):
         return attention(x, encoder_hidden_states=context, attention_mask=mask)
     packed = once(attention, lambda: torch.cat([part.weight for part in parts]))
-    q, k, v = nnf.linear(x, packed).view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
+    packed = nnf.linear(x, packed)
+    width = packed.shape[-1] // 3 // attention.heads
+    if batch <= FEW_ROWS and 16 <= tokens <= FEW_TOKENS and width in (16, 32, 64, 128):
+        return attention.to_out[0](kernels.attention(packed, attention.heads, attention.scale))
+    q, k, v = packed.view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
     y = nnf.scaled_dot_product_attention(q, k, v, scale=attention.scale).transpose(1, 2).flatten(2)
     return attention.to_out[0](y)
 

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 TILE = 2048  # numbers that one program holds
 WIDE = 64  # channels that one program holds
@@ -19,13 +20,27 @@ PROGRAMS = 1024  # programs that keep a large card busy
 MOST_SPLITS = 64
 MOST_HELD = 16384  # numbers of a group that one program may hold
 FEW = 128  # groups of a batch up to which one program for each is faster than three kernels for all
+KEYS = 128
+"""keys that an attention's program takes at a time"""
 TABLE = tl.constexpr(5)
 """rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
+EARLY = tl.constexpr(torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0))
+"""whether a kernel may be launched before the one before it has ended"""
+LAUNCH = {"launch_pdl": True} if EARLY.value else {}
+
+
+@triton.jit
+def hand_over():
+    """Wait for what earlier kernels wrote, and let the next one be launched meanwhile."""
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @triton.jit
 def moments_kernel(x, part, pixels, channels, splits, P: tl.constexpr, C: tl.constexpr):
     """Of a split of the pixels: sums (2, C) of x and x^2 about each channel's first value, which keeps digits."""
+    hand_over()
     b, s = tl.program_id(0), tl.program_id(1)
     c = tl.program_id(2) * C + tl.arange(0, C)
     inside = c < channels
@@ -56,6 +71,7 @@ def scales_kernel(
     BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
+    hand_over()
     b, j = tl.program_id(0), tl.arange(0, C)
     c = tl.program_id(1) * size + j
     inside = j < size
@@ -95,6 +111,7 @@ def scales_kernel(
 @triton.jit
 def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr):
     """x times its channel's scale, plus its offset, and SiLU of that."""
+    hand_over()
     b = tl.program_id(0)
     p = tl.program_id(1) * P + tl.arange(0, P)
     c = tl.program_id(2) * C + tl.arange(0, C)
@@ -113,9 +130,10 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 @triton.jit
 def group_kernel(
     x, bias, shift, weight, offset, y, pixels, channels, size, step, eps,
-    BIAS: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    BIAS: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """A whole norm of one group, which the program holds."""
+    """A whole norm of one group, which the program holds; with W columns, what each pixel of 3 x 3 taps sees of it."""
+    hand_over()
     b, p, j = tl.program_id(0), tl.arange(0, P), tl.arange(0, C)
     c, inside = tl.program_id(1) * size + j, j < size
     mask = (p < pixels)[:, None] & inside[None, :]
@@ -133,7 +151,21 @@ def group_kernel(
     value += tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)[None, :]
     if SILU:
         value = value * tl.sigmoid(value)
-    tl.store(y + place, value.to(y.dtype.element_ty), mask=mask)
+    value = value.to(y.dtype.element_ty)
+    if W == 0:
+        tl.store(y + place, value, mask=mask)
+    else:
+        row, column, height = p // W, p % W, pixels // W
+        y += b.to(tl.int64) * pixels * 9 * channels + c[None, :]
+        for tap in tl.static_range(9):
+            down, right = tap // 3 - 1, tap % 3 - 1
+            above, left = row - down, column - right
+            seen = (above >= 0) & (above < height) & (left >= 0) & (left < W)
+            at = (above * W + left)[:, None] * 9 * channels + tap * channels
+            tl.store(y + at, value, mask=mask & seen[:, None])
+            below, beside = row + down, column + right
+            edge = (below < 0) | (below >= height) | (beside < 0) | (beside >= W)
+            tl.store(y + (p[:, None] * 9 + tap) * channels, tl.zeros_like(value), mask=mask & edge[:, None])
 
 
 @triton.jit
@@ -141,6 +173,7 @@ def add_kernel(
     x, y, first, second, rows, channels, Y: tl.constexpr, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
     """x + y + biases of the channels, written over x."""
+    hand_over()
     p = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
     inside = c < channels
@@ -158,6 +191,7 @@ def add_kernel(
 @triton.jit
 def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
     """The first half of each vector times GELU of the second."""
+    hand_over()
     p = tl.program_id(0) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
     mask = (p < rows)[:, None] & (c < channels)[None, :]
@@ -174,6 +208,7 @@ def add_norm_kernel(
     Y: tl.constexpr, BIAS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """The layer norm of x + y; over x goes the sum, plus a bias that is not in the norm."""
+    hand_over()
     p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
     inside = c < channels
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
@@ -191,6 +226,34 @@ def add_norm_kernel(
     scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
     plus = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + place, (value * scale[None, :] + plus[None, :]).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def attend_kernel(
+    packed, out, heads, scale, T: tl.constexpr, Q: tl.constexpr, K: tl.constexpr, D: tl.constexpr
+):  # fmt: skip
+    """Of one head and Q of T tokens: softmax attention, K keys at a time (FlashAttention, arXiv:2205.14135)."""
+    hand_over()
+    b, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    q, k, d = tl.program_id(2) * Q + tl.arange(0, Q), tl.arange(0, K), tl.arange(0, D)
+    step = 3 * heads * D
+    packed += b * T * step + h * D
+    query = tl.load(packed + q[:, None] * step + d[None, :], mask=(q < T)[:, None], other=0.0)
+    most = tl.full((Q,), -float("inf"), tl.float32)
+    total = tl.zeros((Q,), tl.float32)
+    answer = tl.zeros((Q, D), tl.float32)
+    for start in range(0, T, K):
+        inside, place = start + k < T, packed + heads * D + (start + k) * step
+        key = tl.load(place[None, :] + d[:, None], mask=inside[None, :], other=0.0)
+        value = tl.load(place[:, None] + heads * D + d[None, :], mask=inside[:, None], other=0.0)
+        score = tl.where(inside[None, :], tl.dot(query, key) * scale, -float("inf"))
+        high = tl.maximum(most, tl.max(score, 1))
+        share, fade = tl.exp(score - high[:, None]), tl.exp(most - high)
+        total = total * fade + tl.sum(share, 1)
+        answer = answer * fade[:, None] + tl.dot(share.to(value.dtype), value)
+        most = high
+    at = out + (b * T + q)[:, None] * heads * D + h * D + d[None, :]
+    tl.store(at, (answer / total[:, None]).to(out.dtype.element_ty), mask=(q < T)[:, None])
 
 
 @triton.jit
@@ -243,33 +306,58 @@ def part_kernel(
 
 def normed(
     x: Tensor, norm: torch.nn.GroupNorm, *, silu: bool, bias: Tensor | None = None, shift: Tensor | None = None,
-    table: bool = False,
+    table: bool = False, taps: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; its ``TABLE`` (B, 5, C)."""
+    """``norm`` of x (B, C, H, W) + bias (C,) + shift (B, C), then SiLU, channels-last; its ``TABLE`` (B, 5, C).
+
+    With ``taps``, which a norm must be ``held`` for, what a convolution 3 x 3 multiplies of it: (B, H W, 9 C).
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
     size, step = channels // norm.num_groups, 0 if shift is None else shift.stride(0)
-    y, long = torch.empty_like(x), TILE // WIDE
+    long = TILE // WIDE
+    y = x.new_empty(batch, pixels, 9 * channels) if taps else torch.empty_like(x)
     # y stands for what is never read
     parts = [y if part is None else part for part in (bias, shift, norm.weight, norm.bias)]
     flags = bias is not None, shift is not None
     high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
-    if not table and batch * norm.num_groups <= FEW and high * wide <= MOST_HELD:
+    if not table and held(x, norm):
         group_kernel[batch, norm.num_groups](
-            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide,
-            num_warps=4 if high * wide <= TILE else 8,
+            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide, sides[1] if taps else 0,
+            num_warps=4 if high * wide <= TILE else 8, **LAUNCH,
         )  # fmt: skip
         return y, y[:0]
     splits = max(1, min(triton.cdiv(PROGRAMS, batch * columns), MOST_SPLITS, pixels // 16))
     part = x.new_empty(batch, splits, 2, channels, dtype=torch.float32)
     scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
-    moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE)
+    moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE, **LAUNCH)
     scales_kernel[batch, norm.num_groups](
-        x, part, *parts, scales, pixels, channels, splits, size, step, norm.eps, *flags, 16, max(16, wide)
+        x,
+        part,
+        *parts,
+        scales,
+        pixels,
+        channels,
+        splits,
+        size,
+        step,
+        norm.eps,
+        *flags,
+        16,
+        max(16, wide),
+        **LAUNCH,
     )
-    scale_kernel[batch, triton.cdiv(pixels, long), columns](x, scales, y, pixels, channels, silu, long, WIDE)
+    grid = batch, triton.cdiv(pixels, long), columns
+    scale_kernel[grid](x, scales, y, pixels, channels, silu, long, WIDE, **LAUNCH)
     return y, scales
+
+
+def held(x: Tensor, norm: torch.nn.GroupNorm) -> bool:
+    """Whether a program for each group of x (B, C, H, W) is the faster way."""
+    batch, channels, height, width = x.shape
+    size = triton.next_power_of_2(height * width) * triton.next_power_of_2(channels // norm.num_groups)
+    return batch * norm.num_groups <= FEW and size <= MOST_HELD
 
 
 def add(x: Tensor, y: Tensor | None, first: Tensor, second: Tensor | None = None) -> Tensor:
@@ -279,7 +367,9 @@ def add(x: Tensor, y: Tensor | None, first: Tensor, second: Tensor | None = None
     x, other = (x if part is None else part.contiguous(memory_format=layout) for part in (x, y))
     rows, long = x.numel() // channels, TILE // WIDE
     grid, flags = (triton.cdiv(rows, long), triton.cdiv(channels, WIDE)), (y is not None, second is not None)
-    add_kernel[grid](x, other, first, first if second is None else second, rows, channels, *flags, long, WIDE)
+    add_kernel[grid](
+        x, other, first, first if second is None else second, rows, channels, *flags, long, WIDE, **LAUNCH
+    )
     return x
 
 
@@ -288,7 +378,20 @@ def gate(x: Tensor) -> Tensor:
     channels = x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], channels)
     rows, long = out.numel() // channels, TILE // WIDE
-    gate_kernel[triton.cdiv(rows, long), triton.cdiv(channels, WIDE)](x, out, rows, channels, long, WIDE)
+    grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
+    gate_kernel[grid](x, out, rows, channels, long, WIDE, **LAUNCH)
+    return out
+
+
+def attention(packed: Tensor, heads: int, scale: float) -> Tensor:
+    """Self-attention (B, T, C) of queries, keys and values packed as (B, T, 3 C), T above 15; for small batches."""
+    batch, tokens, width = packed.shape
+    out = packed.new_empty(batch, tokens, width // 3)
+    high, wide = min(64, triton.next_power_of_2(tokens)), min(KEYS, triton.next_power_of_2(tokens))
+    grid = batch, heads, triton.cdiv(tokens, high)
+    attend_kernel[grid](
+        packed, out, heads, scale, tokens, high, wide, width // 3 // heads, num_warps=4, **LAUNCH
+    )
     return out
 
 
@@ -303,6 +406,7 @@ def add_norm(
     parts = [x if part is None else part.contiguous() for part in (y, bias)]
     add_norm_kernel[(triton.cdiv(rows, high),)](
         x, *parts, norm.weight, norm.bias, out, rows, channels, norm.eps, y is not None, bias is not None, high, wide,
+        **LAUNCH,
     )  # fmt: skip
     return x, out
 

@@ -31,9 +31,18 @@ for channels, groups, height, width in ((32, 8, 9, 4), (80, 4, 5, 3)):
             assert torch.allclose(plain, exact(x.double()).float(), atol=1e-3) and (len(known) > 0) == table
             got, _ = kernels.normed(x, norm, silu=True, bias=bias, shift=shift, table=table)
             assert torch.allclose(got, wanted, atol=1e-3), channels
+        if kernels.held(x, norm):
+            taps, _ = kernels.normed(x, norm, silu=True, bias=bias, shift=shift, taps=True)
+            unfolded = F.unfold(wanted, 3, padding=1).view(2, channels, 9, -1).permute(0, 3, 2, 1).flatten(2)
+            assert torch.allclose(taps, unfolded, atol=1e-3)
     y = torch.randn_like(x)
     wanted = x + y + 2 * bias[:, None, None]
     assert torch.allclose(kernels.add(x.clone(memory_format=torch.preserve_format), y, bias, bias), wanted, atol=1e-4)
+for tokens in (16, 50, 200):
+    packed = torch.randn(2, tokens, 3 * 3 * 16)
+    q, k, v = packed.view(2, tokens, 3, 3, 16).permute(2, 0, 3, 1, 4)
+    wanted = F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2)
+    assert torch.allclose(kernels.attention(packed, 3, 0.3), wanted, atol=1e-5), tokens
 vectors = torch.randn(3, 5, 160)
 value, gate = vectors.chunk(2, -1)
 assert torch.allclose(kernels.gate(vectors), value * F.gelu(gate), atol=1e-5)
@@ -58,7 +67,7 @@ mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 inputs = {"class_labels": torch.randn(2, 16), "encoder_hidden_states": torch.randn(2, 5, 24)}
 x, t = torch.randn(2, 8, 4, 4), torch.tensor([3, 500])
 sizes = {"channels": (8, 16), "layers": 1, "head_channels": 8, "film_dim": 16, "context_dim": 24, "groups": 2}
-unet = build_unet("both", **sizes).eval()
+unet = build_unet("both", **{**sizes, "head_channels": 16, "channels": (8, 32)}).eval()
 fused = fuse(unet)
 kinds = [type(part) for part in fused.modules()]
 assert kinds.count(FusedResnet) == 8 and kinds.count(FusedBlock) == 4, kinds
