@@ -100,10 +100,9 @@ class Export(Force, DryRun, Command):
             if self.onnx is not None:
                 with published(out) as stage:
                     rows = graphs.export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
-                show_text("graph       MB    error  onnxruntime ms  torch ms")
+                show_text("graph       MB    error")
                 for row in rows:
-                    times = f"{row.onnx_ms:15.1f} {row.torch_ms:9.1f}"
-                    show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e} {times}")
+                    show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e}")
             elif out.suffix == ".ckpt":
                 original.save_checkpoint(model, out)
             else:

@@ -23,13 +23,11 @@ TOKENIZERS = {
     T5: (("tokenizer.json", "tokenizer_config.json"), ("tokenizer.json",), ("spiece.model",)),
 }
 """files of which one group must be there"""
-NETS = {
+NETS = ("unet", "vae", "vocoder")
+CLASSES: dict[str, Any] = {
     "unet": (diffusers.UNet2DConditionModel, diffusers.AudioLDM2UNet2DConditionModel),
     "vae": diffusers.AutoencoderKL,
     "vocoder": nn.Module,
-}
-CLASSES: dict[str, Any] = {
-    **NETS,
     "text_encoder": (transformers.ClapTextModelWithProjection, transformers.ClapModel),
     "audio_encoder": nn.Module,
     "text_encoder_2": transformers.T5EncoderModel,

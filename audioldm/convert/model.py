@@ -17,7 +17,16 @@ from audioldm.components import Components, Sampling
 from audioldm.control.controls import MicroControl
 from audioldm.control.nets import MicroConditioning
 from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, TITLES, Checkpoint, read_checkpoint, read_tango
-from audioldm.convert.folder import MAX_TOKENS, NETS, Choices, Folder, Source, clap_of, token_encoder_of
+from audioldm.convert.folder import (
+    CLASSES,
+    MAX_TOKENS,
+    NETS,
+    Choices,
+    Folder,
+    Source,
+    clap_of,
+    token_encoder_of,
+)
 from audioldm.diffusion.prediction import Prediction
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm, from_betas, linear, scaled_linear
 from audioldm.errors import AudioLDMError
@@ -37,9 +46,7 @@ TANGO = Sampling(sampler="ddpm", grid="leading", guidance=3.0)
 LICENCE = "CC-BY-NC-SA-4.0"
 NOTICE = "The published AudioLDM weights are licensed CC-BY-NC-SA-4.0: not for commercial use, share alike."
 TANGO_NOTICE = "The published Tango weights are for research, not for commercial use; see their model card."
-HASHED = (
-    *NETS, "text_encoder", "audio_encoder", "text_encoder_2", "projection_model", "language_model", "micro"
-)  # fmt: skip
+HASHED = (*CLASSES, "micro")
 ABOUT = {"name": str, "spec": dict, "defaults": dict, "about": dict, "sha256": dict}
 """what ``audioldm.json`` holds"""
 REQUIRED = ("seconds", "steps", "sampler", "grid", "guidance")  # defaults that a model folder must name
@@ -53,9 +60,9 @@ def open_checkpoint(path: Path, choices: Choices) -> Components:
     """The model of an original ``.ckpt`` or ``.pth``, with both CLAP towers and its encoders of tokens."""
     checkpoint = read_checkpoint(path, choices)
     more = {"weights": checkpoint.weights, "heads": choices.heads, "scaling_factor": checkpoint.scale}
-    model = of_checkpoint(checkpoint, LONGEST)
     return replace(
-        model, name=path.stem, notice=NOTICE, hashes={"checkpoint": weight_hash(path)},
+        of_source(checkpoint, alone=choices.heads == "original", longest=LONGEST), name=path.stem, notice=NOTICE,
+        hashes={"checkpoint": weight_hash(path)},
         schedule=audioldm() if checkpoint.betas is None else from_betas(checkpoint.betas),
         defaults=SUCCESSORS if len(checkpoint.nets["unet"].config["shape"].contexts) > 1 else Sampling(),
         about={"source": path.name, "licence": LICENCE, **more},
@@ -67,27 +74,21 @@ def open_tango(folder: Path, choices: Choices) -> Components:
     checkpoint = read_tango(folder, replace(choices, heads="original"))
     about = {"source": str(folder), "licence": "research, non-commercial", "scaling_factor": checkpoint.scale}
     return replace(
-        of_checkpoint(checkpoint, MAX_TOKENS), name=folder.name, notice=TANGO_NOTICE, defaults=TANGO,
+        of_source(checkpoint, longest=MAX_TOKENS), name=folder.name, notice=TANGO_NOTICE, defaults=TANGO,
         schedule=scaled_linear(0.00085, 0.012), prediction="v", about=about,
         hashes={name: weight_hash(folder / name) for name in (TANGO_MAIN, TANGO_VAE)},
     )  # fmt: skip
 
 
-def of_checkpoint(checkpoint: Checkpoint, longest: int) -> Components:
-    """The nets of a checkpoint with their tokenizers.   Raises AudioLDMError where it cannot generate."""
-    if (problem := obstacle(checkpoint)) is not None:
-        raise problem
-    return of_source(checkpoint, alone=checkpoint.choices.heads == "original", longest=longest)
-
-
 def of_source(
     source: Source, *, alone: bool = True, longest: int | None = None, spec: AudioSpec | None = None
 ) -> Components:
-    """The nets of a source together; ``spec`` None is the one that belongs to the vocoder."""
-    unet, vae, vocoder = (source.build(name) for name in counted(tuple(NETS), "nets"))
-    clap, channels = clap_of(source), vae.config.latent_channels
+    """The nets of a source together, or AudioLDMError; ``spec`` None is the one that belongs to the vocoder."""
+    if isinstance(source, Checkpoint) and (problem := obstacle(source)):
+        raise problem
+    unet, vae, vocoder = (source.build(name) for name in counted(NETS, "nets"))
+    clap, spec = clap_of(source), spec or spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
     tokens = token_encoder_of(source, clap, alone=alone, longest=longest)
-    spec = spec or spec_of(vocoder, stride_of(vae), channels)
     return Components(unet, vae, vocoder, clap, spec, token_encoder=tokens)
 
 

@@ -6,7 +6,6 @@ B batch, L tokens, D width of CLAP's space, C channels, T frames, F bins, K freq
 import json
 import math
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -145,13 +144,11 @@ def graphs(model: Components) -> dict[str, Graph]:
 
 
 class Row(NamedTuple):
-    """What came of one graph: its file's size, its largest error against torch (of the largest value), and times."""
+    """What came of one graph: its file's size, and its largest error against torch, of the largest value."""
 
     graph: str
     megabytes: float
     error: float
-    onnx_ms: float
-    torch_ms: float
 
 
 @torch.no_grad()
@@ -288,19 +285,9 @@ def compare(name: str, graph: Graph, path: Path) -> Row:
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs = {key: value.numpy() for key, value in graph.example.items()}
-    right, torch_ms = timed(lambda: graph.net(*graph.example.values()).numpy())
-    answer, onnx_ms = timed(lambda: session.run(None, inputs)[0])
+    right, answer = graph.net(*graph.example.values()).numpy(), session.run(None, inputs)[0]
     error = float(np.abs(answer - right).max() / np.abs(right).max())
-    return Row(name, path.stat().st_size / 1e6, error, onnx_ms, torch_ms)
-
-
-def timed(work: Callable[[], Any], rounds: int = 5) -> tuple[Any, float]:
-    best = float("inf")
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        result = work()
-        best = min(best, 1e3 * (time.perf_counter() - begin))
-    return result, best
+    return Row(name, path.stat().st_size / 1e6, error)
 
 
 def plan(model: Components, settings: Sampling) -> dict[str, Any]:
