@@ -66,29 +66,23 @@ CLAP_UNUSED = (
 def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:
     """The conditioners of a whole checkpoint and CLAP, which may only score, and the first key of each unknown one."""
     nets, unread = Nets(), list[str]()
-    for prefix in prefixes(state, r"cond_stage_model(?:\.|s\.\d+\.)"):
-        add_conditioner(nets, unread, below(state, prefix), prefix)
+    todo = [(place, below(state, place)) for place in prefixes(state, r"cond_stage_model(?:\.|s\.\d+\.)")]
+    for place, content in todo:  # AudioLDM 2 holds the same T5 twice, for the U-Net and within GPT-2
+        part = {key: value for key, value in content.items() if not FRONT_END.fullmatch(key)}
+        inner = below(part, "model.")
+        if is_clap(inner):
+            nets |= clap_nets(known_below(part, MODEL, place), f"{place}model.")
+        elif inner.keys() >= T5_KEYS:
+            nets["text_encoder_2"] = t5_net(known_below(part, MODEL, place))
+        elif part.keys() >= GPT_KEYS:
+            nets |= gpt_nets(part, known_below(part, GPT_PART, place), place)
+            todo += [(place + n, below(part, n)) for n in prefixes(part, r"cond_stage_models\.\d+\.")]
+        elif part and not all(key.startswith(AUDIOMAE) for key in part):
+            unread.append(place + min(part))
     scoring = known_below(score, MODEL, "clap.")
     if "text_encoder" not in nets and is_clap(scoring):
         nets |= clap_nets(scoring, "clap.model.")
     return nets, unread
-
-
-def add_conditioner(nets: Nets, unread: list[str], state: State, prefix: str) -> None:
-    """Translate and add one conditioner; AudioLDM 2 holds the same T5 twice, for the U-Net and for GPT-2."""
-    part = {k: v for k, v in state.items() if not FRONT_END.fullmatch(k)}
-    inner = below(part, "model.")
-    if is_clap(inner):
-        nets |= clap_nets(known_below(part, MODEL, prefix), f"{prefix}model.")
-    elif inner.keys() >= T5_KEYS:
-        nets["text_encoder_2"] = t5_net(known_below(part, MODEL, prefix))
-    elif part.keys() >= GPT_KEYS:
-        known_below(part, GPT_PART, prefix)
-        nets |= gpt_nets(part, prefix)
-        for nested in prefixes(part, r"cond_stage_models\.\d+\."):
-            add_conditioner(nets, unread, below(part, nested), prefix + nested)
-    elif part and not all(key.startswith(AUDIOMAE) for key in part):
-        unread.append(prefix + min(part))
 
 
 def known_below(state: State, known: re.Pattern[str], prefix: str) -> State:
@@ -168,10 +162,9 @@ def t5_net(state: State) -> Net:
     return Net(state, lambda **c: transformers.T5EncoderModel(transformers.T5Config(**c)), config)
 
 
-def gpt_nets(state: State, prefix: str) -> Nets:
+def gpt_nets(state: State, inner: State, prefix: str) -> Nets:
     """AudioLDM 2's GPT-2 and the layers before it; of 32 begins and ends two are used: 0 for CLAP, 1 for T5."""
-    shapes, inner = Shapes(state, "GPT-2", prefix), below(state, "model.")
-    new: State = {}
+    shapes, new = Shapes(state, "GPT-2", prefix), State()
     for theirs, ours in (("start", "sos_embed"), ("end", "eos_embed")):
         table = shapes.tensor(f"{theirs}_of_sequence_tokens.weight", 2)
         new[ours], new[f"{ours}_1"] = table[0].clone(), table[min(1, len(table) - 1)].clone()

@@ -24,6 +24,7 @@ VOCODER_NAMES = {
 NORM = "parametrizations.weight.original"
 WEIGHT_NORM = {f"{NORM}0": "weight_g", f"{NORM}1": "weight_v"}
 """today's and older names of a weight's length and direction"""
+RATES: dict[tuple[int, ...], tuple[tuple[int, ...], int]]
 RATES = {(16, 16, 8, 4, 4): ((5, 4, 2, 2, 2), 16000), (12, 10, 8, 4, 4): ((6, 5, 4, 2, 2), 48000)}
 """upsampling rates and sampling rate of the published vocoders, by their kernels"""
 
@@ -74,12 +75,21 @@ def vocoder_net(state: State, path: Path) -> Net:
     stages = shapes.count("ups.")
     widths = tuple(shapes.size(f"ups.{i}.weight", 3, axis=-1) for i in range(stages))
     branches = range(shapes.count("resblocks.") // max(stages, 1))
-    usual = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * len(branches)
-    config = read_config(path.with_suffix(".json")) or (widths in RATES and (*RATES[widths], usual))
-    if not config:
+    beside, names = path.with_suffix(".json"), ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
+    config = read_json(beside) if beside.is_file() else {}
+    if names[0] not in config and widths not in RATES:
         what = f"The vocoder's kernels {widths} are none of the published ones; its rates are not in the weights."
         raise AudioLDMError(what, f"Put HiFi-GAN's JSON configuration beside the file: {path.stem}.json.")
-    sizes = dict(zip(("upsample", "rate", "dilations"), config, strict=True))
+    if names[0] not in config:
+        usual = (tuple(range(1, 2 * shapes.count("resblocks.0.convs1."), 2)),) * len(branches)
+        config = dict(zip(names, (*RATES[widths], usual), strict=True))
+    try:
+        rates, rate, dilations = (config[name] for name in names)
+        sizes = {"upsample": tuple(map(int, rates)), "rate": int(rate)}
+        sizes["dilations"] = tuple(tuple(map(int, dilation)) for dilation in dilations)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{beside} has no usable {', '.join(names)} ({error})."
+        raise AudioLDMError(what, "Use HiFi-GAN's own configuration.") from None
     sizes |= {"mels": mels, "channels": channels, "upsample_kernels": widths}
     sizes["kernels"] = tuple(shapes.size(f"resblocks.{i}.convs1.0.weight", 3, axis=-1) for i in branches)
     ours = rename(state, VOCODER_NAMES, part="vocoder", prefix=f"{PREFIX}vocoder.")
@@ -89,17 +99,3 @@ def vocoder_net(state: State, path: Path) -> Net:
 def unwrapped(state: Mapping[str, Tensor]) -> State:
     """Weights without the names that torch.compile and DistributedDataParallel put before theirs."""
     return {re.sub(r"^(_orig_mod\.|module\.)+", "", key): value for key, value in state.items()}
-
-
-def read_config(path: Path) -> tuple[tuple[int, ...], int, tuple[tuple[int, ...], ...]] | None:
-    """Upsampling rates, sampling rate and dilations of HiFi-GAN's own configuration; None if it is another file."""
-    names = ("upsample_rates", "sampling_rate", "resblock_dilation_sizes")
-    config = read_json(path) if path.is_file() else {}
-    if names[0] not in config:
-        return None
-    try:
-        rates, rate, dilations = (config[name] for name in names)
-        return tuple(map(int, rates)), int(rate), tuple(tuple(map(int, d)) for d in dilations)
-    except (KeyError, TypeError, ValueError) as error:
-        what = f"{path} has no usable {', '.join(names)} ({error})."
-        raise AudioLDMError(what, "Use HiFi-GAN's own configuration.") from None

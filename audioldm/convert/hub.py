@@ -45,7 +45,7 @@ def fetch_model(ref: str) -> Snapshot:
     return fetch_parts(ref, (*PARTS, *MORE), TOP, what=what, needed=(TOP[0], TANGO_MAIN))
 
 
-def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
+def fetch_part(ref: str, folders: Names) -> Snapshot:
     """The files of one part: of these component folders, or of a repository that is the part itself."""
     needed = (f"{folders[0]}/config.json", "config.json", TANGO_MAIN)
     return fetch_parts(ref, (*folders, ""), (), what=f"the files of {folders[0]}", needed=needed)
@@ -54,8 +54,9 @@ def fetch_part(ref: str, folders: Sequence[str]) -> Snapshot:
 def fetch_parts(ref: str, parts: Names, names: Names, *, what: str, needed: Names) -> Snapshot:
     """Components, and Tango's files if it is one; pickles where there are no safetensors.   Raises AudioLDMError."""
     snapshot = fetch_files(ref, (*names, *TANGO_FILES, *patterns(parts, ".safetensors")), what=what)
-    there = [part for part in parts if (snapshot.folder / part / "config.json").is_file()]
-    if bare := [part for part in there if not any((snapshot.folder / part).glob("*.safetensors"))]:
+    folders = {part: snapshot.folder / part for part in parts}
+    there = [part for part, folder in folders.items() if (folder / "config.json").is_file()]
+    if bare := [part for part in there if not any(folders[part].glob("*.safetensors"))]:
         snapshot = fetch_files(f"{snapshot.repo}@{snapshot.revision}", patterns(bare, ".bin"), what=what)
     if not any((snapshot.folder / place).is_file() for place in needed):
         raise AudioLDMError(f"{ref} has no {needed[0]}.", "Name a repository that has one.")

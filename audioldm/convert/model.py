@@ -95,17 +95,19 @@ def of_source(
 def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     """Why a checkpoint cannot generate: it lacks a net, or its U-Net needs a condition that nothing in it gives."""
     path, nets = checkpoint.path, checkpoint.nets
-    shape = nets["unet"].config["shape"] if "unet" in nets else None
-    parts = ["unet", "vae", "vocoder", "text_encoder"][: 3 if shape and shape.film_dim is None else 4]
-    if missing := [TITLES[name] for name in parts if name not in nets]:
-        there = ", ".join(TITLES[name] for name in parts if name in nets) or "none of them"
+    film = "unet" not in nets or nets["unet"].config["shape"].film_dim
+    here: dict[bool, list[str]] = {True: [], False: []}
+    for name in (*NETS, "text_encoder") if film else NETS:
+        here[name in nets].append(TITLES[name])
+    if here[False]:
+        there = ", ".join(here[True]) or "none of them"
         hint = "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ...."
-        what = f"{path} holds {there} but no {', no '.join(missing)}: it cannot generate alone."
+        what = f"{path} holds {there} but no {', no '.join(here[False])}: it cannot generate alone."
         return AudioLDMError(what, hint)
     widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
     if "language_model" in nets and "text_encoder" in nets:
         widths.insert(0, nets["language_model"].config["n_embd"])
-    needed = [width for width in (shape and shape.contexts) or () if width]
+    needed = [width for width in nets["unet"].config["shape"].contexts if width]
     if checkpoint.unread:
         unknown = f"neither CLAP nor T5 nor AudioLDM 2's GPT-2: {checkpoint.unread[0]!r}"
         problem = f"{path} has a conditioner that is {unknown}"
@@ -245,22 +247,26 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
             "num_train_timesteps": model.schedule.length, "trained_betas": model.schedule.betas.tolist(),
             "set_alpha_to_one": False, "steps_offset": 1,
         }  # fmt: skip
-        hifigan = isinstance(model.vocoder, SpeechT5HifiGan)
-        ours = tokens is not None or model.controls or learns_variance(model.unet) or not hifigan
-        nets = {name: getattr(model, name) for name in NETS}
-        if not isinstance(model.clap, NoClap):
-            nets |= {"text_encoder": model.clap.text_encoder, "tokenizer": model.clap.tokenizer}
-        if isinstance(tokens, AudioLDM2TextEncoder):
-            nets |= {"projection_model": tokens.projection, "language_model": tokens.gpt}
-            nets["text_encoder_2"] = tokens.t5.model
-        elif tokens is not None:
-            nets["text_encoder_2"] = tokens.model
-        kinds = {name: type(net) for name, net in nets.items()}
-        index: dict[str, Any] = {k: [v.__module__.split(".")[0], v.__name__] for k, v in kinds.items()}
-        index |= {"_class_name": "AudioLDM" if ours else "AudioLDMPipeline"}
-        index["scheduler"] = ["diffusers", "DDIMScheduler"]
-        if isinstance(tokens, AudioLDM2TextEncoder):
-            index["texts"] = "alone" if tokens.alone else "padded"
         write_text(stage / "scheduler" / "scheduler_config.json", json.dumps(scheduler))
-        write_text(stage / "model_index.json", json.dumps(index, indent=1))
+        write_text(stage / "model_index.json", json.dumps(index_of(model), indent=1))
         write_text(stage / "audioldm.json", json.dumps(content, indent=1))
+
+
+def index_of(model: Components) -> dict[str, Any]:
+    """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
+    tokens, nets = model.token_encoder, {name: getattr(model, name) for name in NETS}
+    if not isinstance(model.clap, NoClap):
+        nets |= {"text_encoder": model.clap.text_encoder, "tokenizer": model.clap.tokenizer}
+    if isinstance(tokens, AudioLDM2TextEncoder):
+        nets |= {"projection_model": tokens.projection, "language_model": tokens.gpt}
+    if tokens is not None:
+        nets["text_encoder_2"] = getattr(tokens, "t5", tokens).model
+    kinds = {name: type(net) for name, net in nets.items()}
+    index: dict[str, Any] = {k: [v.__module__.split(".")[0], v.__name__] for k, v in kinds.items()}
+    stock = tokens is None and not model.controls and not learns_variance(model.unet)
+    stock = stock and isinstance(model.vocoder, SpeechT5HifiGan)
+    index |= {"_class_name": "AudioLDMPipeline" if stock else "AudioLDM"}
+    index["scheduler"] = ["diffusers", "DDIMScheduler"]
+    if isinstance(tokens, AudioLDM2TextEncoder):
+        index["texts"] = "alone" if tokens.alone else "padded"
+    return index

@@ -40,19 +40,10 @@ OPSET = 18
 SMALLEST = 4096  # numbers of a weight from which it is made smaller
 INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}  # Graphs and the layers in them of 8 bits
 PAGE = Path(__file__).with_name("page")
-WEB = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist"
-RUNTIME = {
-    "wasm": {"script": "ort.wasm.bundle.min.mjs", "binary": "ort-wasm-simd-threaded.wasm"},
-    "webgpu": {"script": "ort.webgpu.bundle.min.mjs", "binary": "ort-wasm-simd-threaded.asyncify.wasm"},
-}
-"""Files of onnxruntime-web"""
-SHA384 = {
-    "ort.wasm.bundle.min.mjs": "PLWz+nHEVHpjwBsO0YVdvQj6n5814Iv8E3b8FG0Rp/uIAtjFMCKOpP66iPzedrIG",
-    "ort-wasm-simd-threaded.wasm": "vjBJ1z7qrhkTyYsNqKeF6c7N+nOJSU94czEo+tvZcu8G75JparGq9kB+kTnEUNVM",
-    "ort.webgpu.bundle.min.mjs": "1ntMeyj+z5diX6vBR5h+zlJBPc4iNvhCxE6nlammh8daBYcLBZkzrwDkuJjhwI+f",
-    "ort-wasm-simd-threaded.asyncify.wasm": "EPVDLTxuO663dkZO/pcKJF6vOyyfq/5z9FY1oksN0UWFX2ABH4wDDZQHeNoUleWR",
-}
-"""What they are, which the browser checks"""
+WEB = "onnxruntime-web@1.30.0"
+RUNTIME = json.loads(
+    (PAGE / "runtime.json").read_text()
+)  # its files and what they are, which the browser checks
 
 
 class Call(nn.Module):
@@ -66,10 +57,6 @@ class Call(nn.Module):
 class RealVocoder(nn.Module):
     """``ISTFTVocoder`` in real numbers: Fourier transforms are convolutions, for ONNX has no complex ones."""
 
-    window: Tensor
-    bins: Tensor
-    time: Tensor
-
     def __init__(self, model: Components, frames: int) -> None:
         super().__init__()
         assert isinstance(model.vocoder, ISTFTVocoder)
@@ -77,16 +64,14 @@ class RealVocoder(nn.Module):
         # this also fills the tables that a trace must not make
         _, self.noise = self.vocoder.sources(torch.zeros(1, frames, self.spec.mels), None)
         # what the transforms' basis is computed from when a graph is loaded: it would be the largest of its weights
-        self.register_buffer("window", torch.hann_window(self.spec.win))
-        self.register_buffer("bins", torch.arange(self.spec.n_fft // 2 + 1))
-        self.register_buffer("time", torch.arange(self.spec.n_fft))
+        self.window, self.time = torch.hann_window(self.spec.win), torch.arange(self.spec.n_fft)
 
     def forward(self, mel: Tensor) -> Tensor:
         mel, spec = mel[:, 0], self.spec
         real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
-        bins = spec.n_fft // 2 + 1
-        twice = torch.ones(bins).index_fill(0, torch.arange(1, bins - 1), 2.0) / spec.n_fft
-        angle = (self.bins[:, None] * self.time % spec.n_fft).float() * (2 * torch.pi / spec.n_fft)
+        bins = self.time[: spec.n_fft // 2 + 1]
+        twice = torch.ones(len(bins)).index_fill(0, bins[1:-1], 2.0) / spec.n_fft
+        angle = (bins[:, None] * self.time % spec.n_fft).float() * (2 * torch.pi / spec.n_fft)
         basis = (torch.cat([angle.cos(), -angle.sin()]) * self.window)[:, None]
         ones, square = torch.ones(1, 1, self.frames), self.window.square()[None, None]
         weight = nnf.conv_transpose1d(ones, square, stride=spec.hop)
@@ -174,18 +159,18 @@ def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> 
         **{name: getattr(settings, name) for name in ("seconds", "guidance", "retry_silent")},
     }  # fmt: skip
     write_text(folder / "model.json", json.dumps(about))
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runtime.json"))
     return rows
 
 
-def copied(name: str, folder: Path, web: Path | None) -> dict[str, str]:
+def copied(file: dict[str, str], folder: Path, web: Path | None) -> dict[str, str]:
     """Where the page gets a file of onnxruntime-web: its own copy, or the CDN's."""
     if web is None:
-        return {"url": f"{WEB}/{name}", "sha384": SHA384[name]}
-    if not (web / name).is_file():
-        raise AudioLDMError(f"{web / name} is not there.", "Run: npm pack onnxruntime-web@1.30.0")
-    shutil.copy(web / name, folder)
-    return {"url": name, "sha384": SHA384[name]}
+        return {**file, "url": f"https://cdn.jsdelivr.net/npm/{WEB}/dist/{file['url']}"}
+    if not (web / file["url"]).is_file():
+        raise AudioLDMError(f"{web / file['url']} is not there.", f"Run: npm pack {WEB}")
+    shutil.copy(web / file["url"], folder)
+    return file
 
 
 def write(graph: Graph, path: Path) -> None:
@@ -252,7 +237,12 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
             widened(f"{name}.half", value.astype(np.float16), name)
     kept, names = dict[bytes, str](), dict[str, str]()
     for node in model.graph.node:
-        value = constant_of(node)
+        value = np.zeros(0)
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            value = numpy_helper.to_array(node.attribute[0].t)
+            if value.dtype == np.float64:  # WebGPU's runtime has no kernel for them
+                value = value.astype(np.float32)
+                node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
         if value.size < SMALLEST:
             nodes.append(node)
             continue
@@ -265,17 +255,6 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
     whole = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
     versions = {"opset_imports": model.opset_import, "ir_version": model.ir_version}
     onnx.save(helper.make_model(whole, **versions), str(path))
-
-
-def constant_of(node: Any) -> Any:
-    """The numbers of a Constant, in float32 instead of float64, which WebGPU's runtime has no kernel for; else none."""
-    if node.op_type != "Constant" or node.attribute[0].name != "value":
-        return np.zeros(0)
-    value = numpy_helper.to_array(node.attribute[0].t)
-    if value.dtype == np.float64:
-        value = value.astype(np.float32)
-        node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
-    return value
 
 
 def compare(name: str, graph: Graph, path: Path) -> Row:

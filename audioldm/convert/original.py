@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -34,12 +34,24 @@ def save_checkpoint(model: Components, path: Path) -> None:
 
 def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
-    shape, clap = unet_shape(model), model.clap
-    if not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor):
-        what = f"{model.name} has no LAION CLAP with both towers, which an original checkpoint holds."
-        raise AudioLDMError(what, "Export to a folder.")
-    if not hasattr(model.vocoder.config, "upsample_rates") or model.vocoder.config.normalize_before:
-        raise AudioLDMError(f"{model.name} has another vocoder than the original's.", "Export to a folder.")
+    config, clap, heads = model.unet.config, model.clap, model.unet.config.attention_head_dim
+    channels, heads = (
+        tuple(config.block_out_channels),
+        tuple(heads) if isinstance(heads, list | tuple) else (heads,),
+    )
+    attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
+    film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
+    lacks = {
+        "the shape of AudioLDM's U-Net (FiLM, one transformer a block)":
+            not film or model.token_encoder or config.use_linear_projection or attention[0],
+        f"its prediction and heads, but {model.prediction} and {heads}":
+            model.prediction != "eps" or heads != unet.heads(channels),
+        "LAION's CLAP with both towers": not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor),
+        "the original's vocoder": getattr(model.vocoder.config, "normalize_before", True),
+    }  # fmt: skip
+    if missing := [what for what, lacking in lacks.items() if lacking]:
+        raise AudioLDMError(f"{model.name} has not {missing[0]}.", "Export to a folder.")
+    shape = UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
     names = vae_names(len(model.vae.config.block_out_channels))
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
     # its attention's matrices are 1 x 1 convolutions there
@@ -49,27 +61,10 @@ def original_state(model: Components) -> State:
         unet.PREFIX: rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True),
         first_stage.PREFIX: first,
         f"{first_stage.PREFIX}vocoder.": rename(state, VOCODER_NAMES, part="vocoder", drop=more, back=True),
-        CLAP_PREFIX: clap_state(clap),
+        CLAP_PREFIX: clap_state(cast(TwoTowers, clap)),
         "": {**schedule_state(model.schedule), "scale_factor": torch.tensor(float(model.vae.config.scaling_factor))},
     }  # fmt: skip
     return {prefix + k: v.contiguous() for prefix, state in parts.items() for k, v in state.items()}
-
-
-def unet_shape(model: Components) -> UNetSizes:
-    """The shape of AudioLDM's U-Net.   Raises AudioLDMError for any other."""
-    config = model.unet.config
-    channels = tuple(config.block_out_channels)
-    attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
-    film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
-    if any((not film, model.token_encoder is not None, config.use_linear_projection, attention[0])):
-        what = f"{model.name} is not of AudioLDM's shape (FiLM, one transformer a block)."
-        raise AudioLDMError(what, "Export to a folder.")
-    heads: Any = config.attention_head_dim
-    heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
-    if model.prediction != "eps" or heads != unet.heads(channels):
-        what = f"{model.name} predicts {model.prediction} with heads {heads}"
-        raise AudioLDMError(f"{what}, which the original code cannot know.", "Export to a folder.")
-    return UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
 
 
 def clap_state(clap: TwoTowers) -> State:

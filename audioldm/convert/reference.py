@@ -79,7 +79,7 @@ def check_ref(path: Path, ref: str) -> None:
     if path.is_file():
         if path.suffix not in files.SUFFIXES:
             raise AudioLDMError(f"{path} is no weight file.", f"Known: {', '.join(files.SUFFIXES)}.")
-    elif Path(ref).suffix in files.SUFFIXES or not HUB_ID.fullmatch(ref):
+    elif not path.is_dir() and (Path(ref).suffix in files.SUFFIXES or not HUB_ID.fullmatch(ref)):
         hint = "Name a folder that holds model_index.json, a .ckpt file, or owner/name."
         raise AudioLDMError(f"{ref} is not a model folder, a checkpoint, or a hub id.", hint)
 
@@ -119,14 +119,13 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
     if kind not in get_args(Kind):
         raise AudioLDMError(f"kind={kind!r} is no part of a model.", f"Known: {', '.join(get_args(Kind))}.")
     options, path = Choices(**choices), EMBEDDED if ref == "embedded" else Path(ref)
-    if not path.is_dir():
-        check_ref(path, str(ref))
+    check_ref(path, str(ref))
     if not path.exists():
         from audioldm.convert.hub import fetch_part
 
         return Part(kind, fetch_part(str(ref), FOLDERS[kind]).folder, str(ref), options)
     if path.is_file():
-        if not is_tango(path.parent) and not (path.parent / "config.json").is_file():
+        if not any((path.parent / name).is_file() for name in (TANGO_MAIN, "config.json")):
             return Part(kind, path, str(ref), options)
         path = path.parent  # the weights of a component folder
     for folder in (path / "model", path, path.parent):
@@ -139,9 +138,9 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
             if (path / "config.yaml").is_file():
                 what, hint = f"{what}: the run is not finished", "Name its checkpoints/last.ckpt."
             raise AudioLDMError(f"{what}.", hint)
-        name, known = files.class_name(files.read_json(path / "config.json")), ALONE.get(kind)
-        if known not in (None, name):
-            raise AudioLDMError(f"{path} holds a {name}, no {known}.", "Name another folder.")
+        name = files.class_name(files.read_json(path / "config.json"))
+        if ALONE.get(kind, name) != name:
+            raise AudioLDMError(f"{path} holds a {name}, no {ALONE[kind]}.", "Name another folder.")
     return Part(kind, path, str(ref), options)
 
 

@@ -43,11 +43,16 @@ def fuse(net: Net) -> Net:
             part.set_processor(WideAttention())
         if isinstance(net, SpeechT5HifiGan) and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
             part.weight.data = part.weight.mT.contiguous().mT  # channels last, for pictures of one row
-    if timed := [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]:
+    share_shifts([part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj])
+    return twin
+
+
+def share_shifts(timed: Sequence[Any]) -> None:
+    """Let one product make what residual blocks add of the time's embedding."""
+    if timed:
         shifts = Shifts([block.time_emb_proj for block in timed])
         for place, block in enumerate(timed):
             block.shift = partial(shifts, place)
-    return twin
 
 
 class Shifts:

@@ -250,7 +250,7 @@ def test_webgpu_makes_webassembly_s_sound(chromium, host, student):
 def test_a_software_adapter_and_a_gpu_that_fails_leave_webassembly(chromium, host, student, tmp_path):
     assert "wasm" in opened(chromium, host(student[0])).get_by_role("status").text_content()
     shutil.copytree(student[0], tmp_path, dirs_exist_ok=True)
-    (tmp_path / RUNTIME["webgpu"]["script"]).write_text("damaged")
+    (tmp_path / RUNTIME["webgpu"]["script"]["url"]).write_text("damaged")
     page = chromium.new_page()
     real = "Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {get: () => false})"
     page.add_init_script(real)
@@ -260,7 +260,7 @@ def test_a_software_adapter_and_a_gpu_that_fails_leave_webassembly(chromium, hos
 
 def test_a_damaged_runtime_is_not_run(chromium, host, exported, tmp_path):
     shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
-    with (tmp_path / RUNTIME["wasm"]["script"]).open("ab") as file:
+    with (tmp_path / RUNTIME["wasm"]["script"]["url"]).open("ab") as file:
         file.write(b"// more")
     page = chromium.new_page()
     page.goto(host(tmp_path))

@@ -79,7 +79,7 @@ def test_masks_are_those_of_shifted_windows():
 
 def test_what_the_original_does_not_know_is_refused(command, tiny_model, tmp_path, capsys):
     assert command("export", tiny_model, "-o", tmp_path / "m.ckpt") == 2
-    assert "which the original code cannot know" in capsys.readouterr().err
+    assert "has not its prediction and heads" in capsys.readouterr().err
     assert not (tmp_path / "m.ckpt").exists()
 
 
