@@ -17,13 +17,9 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, fill, read_json, read_weights, save_component
 
 PARTS = (
-    ("unet", r"model\.diffusion_model\."),
-    ("ema", r"model_ema\."),
-    ("vocoder", r"first_stage_model\.vocoder\."),
-    ("vae", r"first_stage_model\."),
-    ("condition", r"cond_stage_models?\.(?:\d+\.)?"),
-    ("score", r"clap\."),
-)
+    ("unet", r"model\.diffusion_model\."), ("ema", r"model_ema\."), ("vocoder", r"first_stage_model\.vocoder\."),
+    ("vae", r"first_stage_model\."), ("condition", r"cond_stage_models?\.(?:\d+\.)?"), ("score", r"clap\."),
+)  # fmt: skip
 """where each net is in a whole checkpoint; the first that matches"""
 TITLES = {
     "unet": "U-Net", "vae": "VAE", "vocoder": "vocoder", "text_encoder": "CLAP", "audio_encoder": "CLAP",

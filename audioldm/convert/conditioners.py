@@ -37,13 +37,8 @@ SWIN = {
     "attn.proj": "attention.output.dense", "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense",
     **{f"attn.{name}": f"attention.self.{name}" for name in ("query", "key", "value")},
 }  # fmt: skip
-SAME = (
-    "patch_embed.proj",
-    "patch_embed.norm",
-    "norm",
-    "layers.*.downsample.reduction",
-    "layers.*.downsample.norm",
-)
+DOWN = "layers.*.downsample"
+SAME = ("patch_embed.proj", "patch_embed.norm", "norm", f"{DOWN}.reduction", f"{DOWN}.norm")
 SOUND, LINEAR = "audio_model.audio_encoder", {"0": "linear1", "2": "linear2"}
 CLAP_NAMES = {
     "text_branch.**": "text_model.**",
@@ -53,14 +48,11 @@ CLAP_NAMES = {
     "audio_branch.bn0": f"{SOUND}.batch_norm",
 }  # fmt: skip
 CLAP_UNUSED = (
-    r"text_branch\.embeddings\.position_ids",
-    r"logit_scale_[at]",
-    r"audio_branch\.layers\.\d+\.blocks\.\d+\.attn_mask",
+    r"text_branch\.embeddings\.position_ids", r"logit_scale_[at]", r"audio_branch\.layers\.\d+\.blocks\.\d+\.attn_mask",
     # the short-time Fourier transform, the mel filters, the classifier of AudioSet's 527 classes
     r"audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\..+",
-    # the projections of an auxiliary loss
-    r"(text|audio)_transform\..+",
-)
+    r"(text|audio)_transform\..+",  # the projections of an auxiliary loss
+)  # fmt: skip
 
 
 def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:

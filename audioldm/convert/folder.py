@@ -25,15 +25,11 @@ TOKENIZERS = {
 """files of which one group must be there"""
 NETS = ("unet", "vae", "vocoder")
 CLASSES: dict[str, Any] = {
-    "unet": (diffusers.UNet2DConditionModel, diffusers.AudioLDM2UNet2DConditionModel),
-    "vae": diffusers.AutoencoderKL,
-    "vocoder": nn.Module,
-    "text_encoder": (transformers.ClapTextModelWithProjection, transformers.ClapModel),
-    "audio_encoder": nn.Module,
-    "text_encoder_2": transformers.T5EncoderModel,
-    "projection_model": diffusers.AudioLDM2ProjectionModel,
-    "language_model": transformers.GPT2Model,
-}
+    "unet": (diffusers.UNet2DConditionModel, diffusers.AudioLDM2UNet2DConditionModel), "vae": diffusers.AutoencoderKL,
+    "vocoder": nn.Module, "text_encoder": (transformers.ClapTextModelWithProjection, transformers.ClapModel),
+    "audio_encoder": nn.Module, "text_encoder_2": transformers.T5EncoderModel,
+    "projection_model": diffusers.AudioLDM2ProjectionModel, "language_model": transformers.GPT2Model,
+}  # fmt: skip
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
 
 

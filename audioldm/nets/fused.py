@@ -180,12 +180,9 @@ class FusedTransformer(Transformer2DModel):
     """Norm, projection in, blocks, projection out and the sum, on (B, T, C) views of channels-last pictures."""
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> tuple[Tensor]:
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None, **_: Any,
+    ) -> tuple[Tensor]:  # fmt: skip
         batch, channels, height, width = hidden_states.shape
         x = kernels.normed(hidden_states, self.norm, silu=False)[0].permute(0, 2, 3, 1).flatten(1, 2)
         x = nnf.linear(x, self.proj_in.weight.flatten(1), self.proj_in.bias)
