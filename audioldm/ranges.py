@@ -35,3 +35,24 @@ SAMPLING = {
     "retry_silent": Between(0, 100),
 }
 """of ``components.Sampling``; more than 600 seconds is taken for a slip of the keyboard"""
+
+
+def weighted(
+    text: str, option: str, default: list[float], between: Between | None = None
+) -> tuple[str, list[float]]:
+    """What ``text`` names and the numbers behind its last colon, without doubles.
+
+    >>> weighted("wind:0,0.5", "interpolate-to", [0.5]), weighted("C:/a.wav", "audio-prompt", [1.0])
+    (('wind', [0.0, 0.5]), ('C:/a.wav', [1.0]))
+    """
+    name, colon, tail = text.rpartition(":")
+    try:
+        numbers = [float(part) for part in tail.split(",")] if colon else default
+    except ValueError:
+        colon, numbers = "", default
+    name = (name if colon else text).strip()
+    if not name:
+        raise AudioLDMError(f"{option}={text!r} is empty.", "Give a name, then perhaps a colon and a number.")
+    for number in numbers:
+        (between or Between(-math.inf)).check(f"{option} {name}", number)
+    return name, list(dict.fromkeys(numbers))

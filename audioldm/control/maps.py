@@ -17,6 +17,7 @@ from torch.nn import functional as nnf
 
 from audioldm.datasets.decode import decode
 from audioldm.errors import AudioLDMError
+from audioldm.ranges import Between, weighted
 from audioldm.signal.decibels import mel_position
 from audioldm.signal.level import normalise_peak
 from audioldm.signal.mel import log_mel
@@ -183,14 +184,8 @@ class MapSource:
         if not name or not rest:
             raise AudioLDMError(f"control={text!r} is no MAP=FILE.", "Write such as pitch=curve.csv:0.8.")
         known(name)
-        path, _, tail = rest.rpartition(":")
-        try:
-            scale = float(tail) if path else 1.0
-        except ValueError:
-            path, scale = rest, 1.0
-        if not (math.isfinite(scale) and scale >= 0):
-            raise AudioLDMError(f"control={text!r}: {tail} is no scale.", "Use 0 (none) or more; 1 is full.")
-        return cls(name, Path(path or rest), scale)
+        path, scales = weighted(rest, "control", [1.0], Between(0))
+        return cls(name, Path(path), scales[0])
 
     def check(self) -> None:
         if not self.path.is_file():

@@ -44,7 +44,7 @@ def original_state(model: Components) -> State:
     lacks = {
         "the shape of AudioLDM's U-Net (FiLM, one transformer a block)":
             not film or model.token_encoder or config.use_linear_projection or attention[0],
-        f"its prediction and heads, but {model.prediction} and {heads}":
+        f"the original's prediction and heads, but {model.prediction} and {heads}":
             model.prediction != "eps" or heads != unet.heads(channels),
         "LAION's CLAP with both towers": not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor),
         "the original's vocoder": getattr(model.vocoder.config, "normalize_before", True),

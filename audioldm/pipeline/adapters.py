@@ -1,7 +1,6 @@
 """Adapters on a whole model: which files, how strongly, and the way back to the model itself."""
 
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from audioldm.components import Components, Sampling
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap
 from audioldm.paths import sha256
+from audioldm.ranges import weighted
 
 Named = str | Path | tuple[str | Path, float]
 """FILE[:WEIGHT], or a file and its weight"""
@@ -30,14 +30,8 @@ def parse(named: Named) -> tuple[Path, float]:
     """
     if isinstance(named, tuple):
         return Path(named[0]), float(named[1])
-    name, colon, tail = str(named).rpartition(":")
-    try:
-        weight = float(tail) if colon else 1.0
-    except ValueError:
-        weight, colon = 1.0, ""
-    if not math.isfinite(weight):
-        raise AudioLDMError(f"adapter={named}: {tail} is no weight.", "Use a number such as 0.8.")
-    return Path(name if colon else named), weight
+    name, weights = weighted(str(named), "adapter", [1.0])
+    return Path(name), weights[0]
 
 
 def adapt(parts: Components, named: Sequence[Named]) -> None:

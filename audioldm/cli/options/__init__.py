@@ -4,7 +4,6 @@ A group may hold other groups; those that several commands share are in this fol
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
@@ -22,6 +21,7 @@ from audioldm.ranges import POSITIVE as POSITIVE  # with these names a command d
 from audioldm.ranges import SAMPLING
 from audioldm.ranges import SHARE as SHARE
 from audioldm.ranges import Between as Between
+from audioldm.ranges import weighted as weighted
 
 T = TypeVar("T", bound="Group")
 
@@ -302,24 +302,3 @@ def read_settings(words: Sequence[str], keys: Mapping[str, Leaf]) -> dict[str, A
         value = keys[name].read(text.strip(), keys[name].item)
         values[name] = [*values.get(name, []), value] if keys[name].is_list else value
     return values
-
-
-def weighted(
-    text: str, option: str, default: list[float], between: Between | None = None
-) -> tuple[str, list[float]]:
-    """What ``text`` names and the numbers behind its last colon, without doubles.
-
-    >>> weighted("wind:0,0.5", "interpolate-to", [0.5]), weighted("C:/a.wav", "audio-prompt", [1.0])
-    (('wind', [0.0, 0.5]), ('C:/a.wav', [1.0]))
-    """
-    name, colon, tail = text.rpartition(":")
-    try:
-        numbers = [float(part) for part in tail.split(",")] if colon else default
-    except ValueError:
-        colon, numbers = "", default
-    name = (name if colon else text).strip()
-    if not name:
-        raise AudioLDMError(f"{option}={text!r} is empty.", "Give a name, then perhaps a colon and a number.")
-    for number in numbers:
-        (between or Between(-math.inf)).check(f"{option} {name}", number)
-    return name, list(dict.fromkeys(numbers))
