@@ -50,9 +50,6 @@ class Sampling:
 
     def merged(self, **options: Any) -> "Sampling":
         """These settings with ``options`` instead; None keeps a setting.   Raises TypeError for an unknown one."""
-        if unknown := options.keys() - vars(self).keys():
-            why = f"unknown settings: {', '.join(sorted(unknown))}; known: {', '.join(vars(self))}."
-            raise TypeError(why)
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 

@@ -289,8 +289,6 @@ def encode(path: str | Path, wave: Tensor, rate: int, format: str | None = None)
     if kind not in SUBTYPES:
         hint = f"Use one of {', '.join(SUBTYPES)}."
         raise AudioLDMError(f"{path}: format {kind!r} cannot be written.", hint)
-    if wave.ndim != 1:
-        raise ValueError(f"encode takes one mono wave (N,), got {tuple(wave.shape)}")
     if not torch.isfinite(wave).all():
         what = f"{path}: the wave has samples that are not finite numbers."
         raise AudioLDMError(what, "Nothing was written.", code=1)

@@ -72,8 +72,6 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         self, ids: Sequence[int], sizes: Mapping[int, int], *, seed: int, place: Place = BEGIN,
         shuffle: bool = True, passes: int | None = None,
     ) -> None:  # fmt: skip
-        if not ids:
-            raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
         self.rows = {b: [row for row, other in enumerate(ids) if other == b] for b in sorted(set(ids))}
         self.sizes, self.seed, self.place = dict(sizes), seed, place
         self.shuffle, self.passes = shuffle, passes

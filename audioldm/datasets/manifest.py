@@ -86,8 +86,6 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
     there, and nothing is written or removed.  Lines that are wrong are added to ``findings``, or refused without it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AudioLDMError(f"There is no manifest at {path}.", "Make one with `audioldm data prepare`.")
     if split not in (None, *SPLITS):
         raise AudioLDMError(f"split={split!r} is not a split.", f"Use one of {', '.join(SPLITS)}.")
     table, rows = json_lines(path, lines(read_text(path))), list[Row]()

@@ -110,9 +110,6 @@ def to_rows(
     sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
 ) -> list[Row]:  # fmt: skip
     """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing; one row for each part."""
-    if val < 0 or test < 0 or val + test >= 1:
-        what = f"val={val} and test={test} leave nothing to train on."
-        raise AudioLDMError(what, "Use shares that sum to below 1.")
     out = list[Row]()
     for path, fields in sounds:
         group = str(path.relative_to(folder))

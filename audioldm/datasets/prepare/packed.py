@@ -149,8 +149,6 @@ def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
     """A sample for each sound of a key of tars, with captions in its .txt or .json; a last one names a damaged tar."""
     for path in map(Path, paths):
-        if not path.is_file():
-            raise AudioLDMError(f"There is no tar {path}.", "Name .tar files.")
         try:
             for parts in read_tar(path):
                 where = f"{path}!{parts['__key__']}"

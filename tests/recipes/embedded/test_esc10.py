@@ -229,7 +229,7 @@ def test_command_makes_the_clips_of_a_model_and_hears_them_the_same_from_disk(
         (["--folder", "nowhere"], "There is no folder nowhere"),
         (["--folder", ".", "-m", "x"], "--folder and --model were both given"),
         (["--steps", "0"], "steps=0 is out of range"),
-        ([], "There is no manifest at nothing.jsonl"),
+        ([], "nothing.jsonl cannot be read"),
     ],
 )
 def test_command_refuses_before_work(flags: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
