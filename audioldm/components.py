@@ -36,8 +36,7 @@ class Sampling:
 
     seconds: float = 10.24
     steps: int = 200
-    sampler: str = "ddim:eta=1"
-    """a name in ``diffusion.samplers``, with options as ``diffusion.table.choose`` reads them"""
+    sampler: str = "ddim:eta=1"  # a name in ``diffusion.samplers``, with options (``diffusion.table.choose``)
     grid: str = "published"  # a name in ``diffusion.grids``
     guidance: float = 2.5  # scale of classifier-free guidance; 1 is none
     negative: str = ""  # the prompt to steer away from

@@ -42,8 +42,7 @@ PLANS = 4
 class Functions:
     """The nets of one model, ready to be called."""
 
-    embed_text: Callable[[Sequence[str]], Tensor]
-    """prompts -> CLAP's unit vectors (B, D), in the exact mode each by itself"""
+    embed_text: Callable[[Sequence[str]], Tensor]  # prompts -> CLAP's unit vectors (B, D)
     unet: NetCall  # (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F)
     decode: Callable[[Tensor], Tensor]  # scaled latent (B, C, T, F) -> log-mel (B, 1, T, F)
     vocode: Callable[[Tensor], Tensor]  # log-mel (B, 1, T, F) -> wave (B, 1, N)

@@ -22,10 +22,8 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 TABLES = (".csv", ".tsv", ".jsonl")
 UTF_16 = {rb"\xff\xfe|\xfe\xff": "utf-16", rb"[^\0]\0": "utf-16-le", rb"\0[^\0]": "utf-16-be"}
 """How bytes in UTF-16 begin, with a mark or with a letter of ASCII."""
-NULLS = frozenset({"nan", "none", "null", "<na>", "n/a", "#n/a", "nat"})
-"""Cells that programs write for "nothing", in any case."""
-LONGEST_RECORD = 200
-"""Lines of one record of a CSV file; a quotation mark that stays open longer was never closed."""
+NULLS = frozenset({"nan", "none", "null", "<na>", "n/a", "#n/a", "nat"})  # what programs write
+LONGEST_RECORD = 200  # lines; a quotation mark that stays open longer was never closed
 
 
 @dataclass(frozen=True)

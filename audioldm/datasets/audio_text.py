@@ -21,8 +21,7 @@ from audioldm.spec import AudioSpec
 Item = tuple[Tensor, str, str]  # wave (1, N), caption, path
 
 STARTS = 4  # how many crops are drawn before the loudest is taken
-ENOUGH = 0.5
-"""A crop is loud enough at half the clip's own RMS; the first such crop is taken, so quiet parts still occur."""
+ENOUGH = 0.5  # of the clip's own RMS: the first crop as loud is taken, so quiet parts still occur
 ALPHA = 5.0  # AudioLDM's: lambda is near a half, so that both sounds are heard
 FLOOR_DB = -120.0
 

@@ -22,16 +22,13 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256
 from audioldm.progress import counted
 
-NOTES = ("clipped", "antiphase", "ending", "column", "weak", "part")
-"""Kinds that are reported while their rows stay: much of the world's sound is a little clipped."""
-CLIPPED_SHARE = 1e-4
-"""A clip is called clipped if so many of its samples lie in flat tops at full scale, or beyond it."""
+NOTES = ("clipped", "antiphase", "ending", "column", "weak", "part")  # kinds of findings whose rows stay
+CLIPPED_SHARE = 1e-4  # of samples in flat tops at full scale, or beyond it: a clip is called clipped
 FULL_SCALE = 0.99
 FLAT = 3  # samples in a row at the clip's own extreme: a flat top
 SLACK = 0.05  # seconds by which a part may end before it should, and nobody is told
 SHORTEST = 0.01  # seconds; shorter clips hold no sound
-PART = 16
-"""Rows a process that are given out together; after a crash the rest of them is tried again one by one."""
+PART = 16  # rows a process, given out together; after a crash the rest is tried one by one
 Result = TypeVar("Result")
 
 

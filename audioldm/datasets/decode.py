@@ -34,14 +34,14 @@ RESAMPLE: dict[str, Any] = {
     "beta": 14.769656459379492,
 }  # fmt: skip
 """torchaudio's "kaiser best" setting: flat to 7.5 kHz at 16 kHz, aliases below -100 dB."""
-LARGEST_RATIO = 640
-"""Resampling kernels grow with the reduced ratio's terms; ordinary rates need at most 640 (11025 to 16000 Hz)."""
+LARGEST_RATIO = (
+    640  # of rates; kernels grow with its terms, and ordinary rates need at most 640 (11025 to 16000)
+)
 BLOCK = 2**20  # samples times channels that are read at once
 RATES = (500, 1_000_000)  # Hz
 MOST_CHANNELS = 64
 LOUDEST = 1000.0  # samples beyond it (60 dB above full scale) are no sound
-ANTIPHASE_DB = 20.0
-"""Where the mean of the channels is so much weaker than the strongest one, they cancel each other."""
+ANTIPHASE_DB = 20.0  # where the mean of the channels is so much weaker than one of them, they cancel
 
 SUFFIXES = (
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".w64", ".rf64", ".caf", ".au", ".snd",
@@ -51,14 +51,13 @@ FOREIGN = (
     ".m4a", ".m4b", ".aac", ".mp4", ".webm", ".wma", ".mka", ".amr", ".ac3", ".3gp", ".ape", ".wv", ".tta",
 )  # fmt: skip
 """Endings of files that ffmpeg reads."""
-CONTAINER = re.compile(rb"RIFF.{4}WAVE.|.{4}ftyp|\x1a\x45\xdf\xa3", re.DOTALL)
-"""How files begin whose codec ffmpeg may know where libsndfile does not: WAV, MP4, Matroska."""
-EXACT = ("PCM", "FLOA", "DOUB", "ULAW", "ALAW")
-"""How the names of subtypes begin whose files know their length."""
+CONTAINER = re.compile(
+    rb"RIFF.{4}WAVE.|.{4}ftyp|\x1a\x45\xdf\xa3", re.DOTALL
+)  # WAV, MP4, Matroska: ffmpeg may read
+EXACT = ("PCM", "FLOA", "DOUB", "ULAW", "ALAW")  # how subtypes begin whose files know their length
 SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16", "ogg": "VORBIS", "mp3": "MPEG_LAYER_III"}
 FFMPEG_SECONDS = 600.0
-DEMUXERS = "mov,matroska,aac,asf,wav,amr,ac3,ape,wv,tta,mp3,ogg,flac,caf"
-"""Containers that ffmpeg may open: no play lists, which name other files."""
+DEMUXERS = "mov,matroska,aac,asf,wav,amr,ac3,ape,wv,tta,mp3,ogg,flac,caf"  # no play lists: they name files
 FFMPEG = ("-v", "error", "-nostdin", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS)
 CHANGE = "Replace or remove this file."
 NO_SOUND = ("the file is empty", "it is a web page")

@@ -39,8 +39,7 @@ def draw(count: int, rng: Generator) -> int:
     return int(torch.randint(count, (), generator=rng))
 
 
-SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)
-"""Each a whole number of latent frames that a U-Net with three halvings can take (0.32 s)."""
+SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)  # whole latent frames of a U-Net with three halvings (0.32 s)
 
 
 def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:

@@ -8,8 +8,7 @@ import torch
 from scipy.signal import sosfilt
 from torch import Tensor
 
-STEPS = 4
-"""of a tenth of a second in one of the standard's gates; a shorter clip's loudness is its plain RMS in dB instead"""
+STEPS = 4  # tenths of a second in one of the standard's gates; a shorter clip has its plain RMS instead
 BIAS, ABSOLUTE_GATE, RELATIVE_GATE = -0.691, -70.0, -10.0
 
 

@@ -14,8 +14,7 @@ from audioldm.paths import inside, locate, sha256, write_text
 from audioldm.tables import Record, is_text, json_lines, lines, read_text
 
 SPLITS = ("train", "val", "test")
-RANK = {"test": 0, "val": 1, "train": 2}
-"""Of two splits that share a clip, the one of the lower number has it."""
+RANK = {"test": 0, "val": 1, "train": 2}  # of two splits that share a clip, the lower has it
 SILENT_PEAK = 1e-3  # a clip whose largest sample is below -60 dB of full scale holds nothing to learn
 
 
@@ -37,8 +36,7 @@ class Row:
     fold: int = 0
     group: str = ""  # clips that share a group share a split: they come from one recording
     parts: tuple[str, ...] = ()  # sha256 of the clips that a composed scene is put together from
-    weight: float = 1.0
-    """how often the clip is drawn, beside others of its source; captions that say little have less"""
+    weight: float = 1.0  # how often it is drawn, beside others of its source
     rate: float = 0.0  # of the file, in Hz; 0 is not known
     clipping: float = 0.0  # share of samples that are cut off
 

@@ -35,8 +35,7 @@ SOUNDS = tuple(suffix.lstrip(".") for suffix in SUFFIXES)
 DAMAGE = (OSError, tarfile.TarError, ValueError, EOFError)
 MEMBER = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)", re.DOTALL)
 """WebDataset's names: a key ("a/7" of "a/7.left.FLAC") and a suffix ("left.flac")"""
-MOST_BYTES = 2**29
-"""of a tar's member; a larger one is passed over, and its sample named as one without a sound"""
+MOST_BYTES = 2**29  # of a member; a larger one is passed over, and its sample named as one without a sound
 Sample = dict[str, Any]
 """a sample as WebDataset has it: __key__, __url__, and the bytes of each member by its suffix"""
 

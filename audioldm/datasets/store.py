@@ -21,8 +21,7 @@ from audioldm.paths import cache_folder, staged
 
 SCALE = 32767
 PART = 256  # clips that may wait in memory to be written
-SMALL_SECONDS = 900.0
-"""So much sound is decoded faster than a store is looked for; it takes 29 MB of memory at 16 kHz."""
+SMALL_SECONDS = 900.0  # are decoded faster than a store is looked for, and take 29 MB of memory
 GUESSED_BYTES = 16000.0  # bytes of a second of sound that was not checked
 
 
