@@ -27,7 +27,7 @@ Reader: TypeAlias = "Callable[..., list[manifest.Row]]"
 SOURCES = {
     "folder": "folder:folder",
     "table": "folder:listed",
-    "parquet": "packed:parquet_rows",
+    "parquet": "packed:datasets_rows",
     "webdataset": "packed:tar_rows",
     "datasets": "packed:datasets_rows",
     "esc10": "published:esc10",

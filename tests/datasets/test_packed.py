@@ -46,15 +46,15 @@ def mirror(tmp_path):
 
 
 def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path, command, capsys):
-    paths, findings = sorted(mirror.rglob("*.parquet")), list[Finding]()
-    rows = packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps", findings=findings)
+    findings = list[Finding]()
+    rows = packed.datasets_rows(mirror, to=tmp_path / "out", source="audiocaps", findings=findings)
     assert [(finding.kind, "test-00000" in finding.path) for finding in findings] == [("missing", True)]
     by_group = {row.group.removeprefix("audiocaps/"): row for row in check(rows).rows}
     assert by_group["ddd"].captions == ("1", "2", "3", "4", "5") and by_group["bbb"].path.endswith(".flac")
     splits = {"aaa": "train", "bbb": "train", "ccc": "val", "ddd": "test"}
     assert {group: row.split for group, row in by_group.items()} == splits
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert packed.unpack(packed.parquet(paths), tmp_path / "out", source="audiocaps", findings=[]) == rows
+    assert packed.datasets_rows(mirror, to=tmp_path / "out", source="audiocaps", findings=[]) == rows
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     words = ("--to", tmp_path / "x", "-o", tmp_path / "m.jsonl", "--json")
     assert command("data", "prepare", "parquet", mirror, *words) == 0
@@ -64,12 +64,15 @@ def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path, command, cap
 def test_damaged_and_foreign_parquet_files_are_named(mirror, tmp_path):
     path = mirror / "data/train-00000-of-00001.parquet"
     with pytest.raises(AudioLDMError, match="no column 'sound'"):
-        list(packed.parquet([path], "sound"))
+        packed.datasets_rows(path, audio_column="sound")
     path.write_bytes(path.read_bytes()[:200])
-    (sample,) = packed.parquet([path])
-    assert "no parquet" in sample.fault
-    with pytest.raises(AudioLDMError, match=r"x has no sounds; missing: .*no parquet"):
-        packed.unpack([sample], tmp_path / "out", source="x", findings=[])
+    with pytest.raises(AudioLDMError, match=r"x has no sounds; missing: .*cannot open"):
+        packed.datasets_rows(path, to=tmp_path / "out", source="x", findings=[])
+    findings = list[Finding]()
+    assert (
+        len(packed.datasets_rows(mirror, to=tmp_path / "out", findings=findings)) == 2
+    )  # the others are whole
+    assert [str(path) in finding.path for finding in findings] == [False, True]
 
 
 def tar(path, members):

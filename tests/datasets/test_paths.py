@@ -113,13 +113,13 @@ def test_a_cache_names_no_shard_outside(tmp_path: Path):
 
 def test_a_parquet_row_reads_no_file_outside_its_folder(tmp_path: Path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    from audioldm.datasets.prepare.packed import parquet
+    from audioldm.datasets.prepare.packed import opened
 
     (tmp_path / "in").mkdir()
     secret = save(tmp_path / "secret.wav")
     audio = [{"bytes": None, "path": str(secret)}]
     pq.write_table(pa.table({"audio": audio, "text": ["x"]}), tmp_path / "in" / "a.parquet")
-    (sample,) = parquet([tmp_path / "in" / "a.parquet"])
+    (sample,) = opened(str(tmp_path / "in" / "a.parquet"), "audio")
     assert sample.audio is None and "leads out of" in sample.fault
 
 

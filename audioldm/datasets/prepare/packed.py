@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,10 +54,7 @@ class Sample(NamedTuple):
 
 def sample_of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
     """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
-    audio = line.pop(column)
-    if not isinstance(audio, dict):
-        return Sample(where, audio, line, split)
-    path, audio = audio.get("path"), audio.get("bytes")
+    path, audio = line[column]["path"], line.pop(column)["bytes"]
     if audio is None and path:
         path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
         try:
@@ -64,17 +62,6 @@ def sample_of(where: str, line: dict[str, Any], column: str, split: str, folder:
         except (AudioLDMError, OSError) as error:
             return Sample(where, None, line, split, str(error))
     return Sample(where, audio, line, split)
-
-
-def parquet_rows(
-    place: AnyPath, *, to: AnyPath = "", audio_column: str = "audio", source: str = "", **shared: Any
-) -> list[Row]:
-    """Parquet files of a folder with a column of sounds, such as a data set that `hf download` fetched."""
-    paths = [Path(place)] if Path(place).is_file() else sorted(Path(place).rglob("*.parquet"))
-    if not paths:
-        raise AudioLDMError(f"{place} holds no parquet files.", "Name their folder.")
-    samples = parquet(paths, audio_column)
-    return unpack(samples, to or Path(place) / "sounds", source=source or Path(place).stem, **shared)
 
 
 def tar_rows(
@@ -85,11 +72,11 @@ def tar_rows(
 
 
 def datasets_rows(
-    name: str, *, to: AnyPath = "data/raw/datasets", audio_column: str = "audio", source: str = "",
-    **shared: Any,
-) -> list[Row]:  # fmt: skip
-    """Anything that the library `datasets` opens: a saved folder, an audio folder, a repository of the hub."""
-    return unpack(opened(name, audio_column), to, source=source or Path(name).name, **shared)
+    name: AnyPath, *, to: AnyPath = "", audio_column: str = "audio", source: str = "", **shared: Any
+) -> list[Row]:
+    """Parquet files, or what else the library `datasets` opens: a saved or audio folder, a repository of the hub."""
+    to = to or (Path(name) / "sounds" if Path(name).is_dir() else "data/raw/datasets")
+    return unpack(opened(str(name), audio_column), to, source=source or Path(name).stem, **shared)
 
 
 def unpack(
@@ -125,27 +112,6 @@ def unpack(
     return merged(rows)
 
 
-def parquet(paths: Sequence[AnyPath], column: str = "audio") -> Iterator[Sample]:
-    """Rows of parquet files whose ``column`` is {bytes, path} or bytes; the last one of a damaged file says so."""
-    pq, damage = needed("pyarrow.parquet"), (OSError, needed("pyarrow").ArrowException)
-    for path in sorted(map(Path, paths)):
-        split = path.name.split("-")[0] if path.name.split("-")[0] in SPLIT_NAMES else path.parent.name
-        try:
-            file = pq.ParquetFile(path)
-            check_column(path, column, file.schema_arrow.names)
-            batches = file.iter_batches(batch_size=BATCH)
-            for number, line in enumerate(line for batch in batches for line in batch.to_pylist()):
-                yield sample_of(f"{path}:{number}", line, column, split, path.parent)
-        except damage as error:
-            yield Sample(str(path), None, fault=f"this file is damaged, or no parquet: {error}")
-
-
-def check_column(where: AnyPath, column: str, names: Sequence[str]) -> None:
-    if column not in names:
-        hint = "Name it with --audio-column."
-        raise AudioLDMError(f"{where} has no column {column!r}; it has {list(names)}.", hint)
-
-
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
     """A sample for each sound of a key of tars, with captions in its .txt or .json; a last one names a damaged tar."""
     for path in map(Path, paths):
@@ -167,23 +133,34 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
 
 
 def opened(name: str, column: str) -> Iterator[Sample]:
-    """Every split of what `datasets` opens: a folder from ``save_to_disk``, a local folder or one of the hub."""
-    datasets = needed("datasets")
-    try:
-        saved = any(Path(name, f"dataset_{kind}.json").is_file() for kind in ("info", "dict"))
-        splits = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except Exception as error:  # the library raises whatever its readers raise
-        what = f"`datasets` cannot open {name}: {error}"
-        raise AudioLDMError(what, "Check the name and the network.", code=1) from error
-    folder = Path(name) if Path(name).is_dir() else Path(datasets.config.HF_CACHE_HOME)
-    parts = splits if isinstance(splits, dict) else {str(splits.split or ""): splits}
-    for split, part in parts.items():
-        check_column(name, column, part.column_names)
-        part = part.cast_column(column, datasets.Audio(decode=False))
-        names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
-        for number, line in enumerate(part):
-            line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
-            yield sample_of(f"{name}:{split}:{number}", line, column, split, folder)
+    """The rows of parquet files, else every split of what `datasets` opens by this name; the last names its damage."""
+    datasets, place = needed("datasets"), Path(name)
+    files = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
+    packed = partial(datasets.load_dataset, "parquet", split="train", streaming=True, batch_size=BATCH)
+    saved = any((place / f"dataset_{kind}.json").is_file() for kind in ("info", "dict"))
+    whole = partial(datasets.load_from_disk if saved else datasets.load_dataset, name)
+    cache = place if place.is_dir() else Path(datasets.config.HF_CACHE_HOME)
+    loads = {file: partial(packed, data_files=str(file)) for file in files} or {Path(name): whole}
+    for file, load in loads.items():
+        kind = next((word for word in (file.name.split("-")[0], file.parent.name) if word in SPLIT_NAMES), "")
+        try:
+            splits = load()
+            parts = splits if isinstance(splits, dict) else {kind or str(splits.split or ""): splits}
+            for split, part in parts.items():
+                if column not in part.column_names:
+                    what = f"{file} has no column {column!r}; it has {list(part.column_names)}."
+                    raise AudioLDMError(what, "Name it with --audio-column.")
+                part = part.cast_column(column, datasets.Audio(decode=False))
+                names = {key: of for key, of in part.features.items() if isinstance(of, datasets.ClassLabel)}
+                for number, line in enumerate(part):
+                    line |= {key: of.int2str(line[key]) for key, of in names.items() if line[key] is not None}
+                    yield sample_of(
+                        f"{file}:{split}:{number}", line, column, split, file.parent if files else cache
+                    )
+        except AudioLDMError:
+            raise
+        except Exception as error:  # the library raises whatever its readers raise
+            yield Sample(str(file), None, fault=f"`datasets` cannot open it: {error}")
 
 
 def needed(module: str) -> Any:
