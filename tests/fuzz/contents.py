@@ -104,7 +104,7 @@ TARGETS = (
         ),
         8,
     ),
-    Target("caches", lambda w: w.cache, (uses("data", "stats", "{it}"), ldm), 10),
+    Target("caches", lambda w: w.cache, (ldm,), 10),
     Target(
         "listening tests",
         lambda w: w.test,
