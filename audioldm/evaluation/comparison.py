@@ -13,11 +13,9 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.clips import RESAMPLER, Cache, Clip, ClipSet, Frame, embed_clips
 from audioldm.evaluation.embedders import Embedder
 from audioldm.evaluation.tag_bridge import TagBridge
-from audioldm.metrics import agreement, divergence
-from audioldm.metrics.coverage import coverage, mean_pairwise_cosine_distance
-from audioldm.metrics.frechet import frechet_rows, infinity
+from audioldm.metrics import pairs
+from audioldm.metrics.distances import coverage, frechet_rows, infinity, kad, mean_pairwise_cosine_distance
 from audioldm.metrics.interval import bootstrap_mean
-from audioldm.metrics.kernel import kad
 
 NEIGHBOURS, SPLITS, RECALL = 5, 10, 10
 SUBSETS = 2000
@@ -76,9 +74,7 @@ def variety(clips: ClipSet) -> Scores:
     scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
     if clips.logits is not None:
         splits = max(1, min(SPLITS, len(clips) // 10))
-        scores["IS"] = Score(
-            divergence.inception_score(clips.logits, splits=splits, generator=generator())[0]
-        )
+        scores["IS"] = Score(pairs.inception_score(clips.logits, splits=splits, generator=generator())[0])
     return scores
 
 
@@ -87,8 +83,8 @@ def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, ByClip]:
     if generated.logits is None or real.logits is None:
         return {}, {}
     pair = generated.logits, real.logits
-    kl, back = divergence.kl_of_logits(*pair[::-1]), divergence.kl_of_logits(*pair)
-    tags = {f"tag_top{k}": Score(agreement.tag_accuracy(*pair, among=k)) for k in (1, 5)}
+    kl, back = pairs.kl_of_logits(*pair[::-1]), pairs.kl_of_logits(*pair)
+    tags = {f"tag_top{k}": Score(pairs.tag_accuracy(*pair, among=k)) for k in (1, 5)}
     return {"KL": mean(kl), "KL_rev": mean(back), **tags}, {"kl": kl, "kl_rev": back}
 
 
@@ -103,10 +99,10 @@ def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, 
         name, table = "bridge", bridge_to(tuple(embedder.class_names)).scores(captions, clips.tags)
     else:
         return {}, {}, {}
-    right, wrong = agreement.matched_and_shuffled(table.double(), captions)
+    right, wrong = pairs.matched_and_shuffled(table.double(), captions)
     scores = {name: mean(right)}
     if len(captions) > RECALL:
-        scores[f"{name}_R@{RECALL}"] = Score(agreement.recall_at(table, captions, RECALL))
+        scores[f"{name}_R@{RECALL}"] = Score(pairs.recall_at(table, captions, RECALL))
     return scores, {name: mean(wrong)}, {name: right, f"{name}_shuffled": wrong}
 
 
@@ -140,8 +136,8 @@ class Report:
         """Ready for JSON; what is not known is absent, never -1."""
 
         def row(line: Line) -> dict[str, Any]:
-            pairs = {name: score._asdict().items() for name, score in line.scores.items()}
-            known = {name: {key: v for key, v in each if v is not None} for name, each in pairs.items()}
+            parts = {name: score._asdict().items() for name, score in line.scores.items()}
+            known = {name: {key: v for key, v in each if v is not None} for name, each in parts.items()}
             return {"row": line.name, "n": line.n, **known}
 
         rows = {name: list(map(row, lines)) for name, lines in self.lines.items()}
@@ -196,8 +192,8 @@ class Comparison:
 
         def scores(clips: ClipSet) -> tuple[Scores, Scores, ByClip]:
             right, wrong, values = caption_scores(clips, embedder)
-            pairs, each = pair_scores(clips, real) if self.pairs else ({}, {})
-            return distances(clips, real) | pairs | right, wrong, values | each
+            scores, each = pair_scores(clips, real) if self.pairs else ({}, {})
+            return distances(clips, real) | scores | right, wrong, values | each
 
         real, sets = embed(self.real), [embed(clips) for clips in self.runs]
         for name, clips in (("reference", real), *(("generated", clips) for clips in sets)):

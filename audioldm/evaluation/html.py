@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.image import imsave
 from torch import Tensor
 
 from audioldm.datasets.decode import resample
@@ -83,13 +84,8 @@ def player(wave: Tensor, rate: int, kind: str = "FLAC") -> Markup:
 
 def spectrogram(wave: Tensor, rate: int) -> Markup:
     """The log-mel of (N,) at 16 kHz, from TOP - RANGE to TOP dB in every page."""
-    import matplotlib
-    from PIL import Image
-
-    wave = resample(wave.float(), rate, SPEC.rate)
-    share = ((mel_decibels(wave.numpy(), SPEC) - (TOP - RANGE)) / RANGE).clip(0, 1)
-    colours = matplotlib.colormaps["magma"](share.T[::-1], bytes=True)[..., :3]
-    buffer = io.BytesIO()
-    Image.fromarray(colours).resize((420, 128)).save(buffer, format="PNG")
+    wave, buffer = resample(wave.float(), rate, SPEC.rate), io.BytesIO()
+    mel = mel_decibels(wave.numpy(), SPEC).T[::-1]
+    imsave(buffer, mel, vmin=TOP - RANGE, vmax=TOP, cmap="magma", format="png")
     description = f"log-mel, 0 to {len(wave) / SPEC.rate:.2f} s, 0 to 8 kHz"
     return image(buffer.getvalue(), description, f'title="{description}" width="420" height="128" ')

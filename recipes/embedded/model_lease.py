@@ -36,7 +36,7 @@ from audioldm.evaluation.embedders.yamnet import class_names
 from audioldm.losses.adversarial import hinge_discriminator, hinge_generator
 from audioldm.losses.latent import info_nce, kl_to_standard_normal
 from audioldm.losses.spectral import mel_pyramid
-from audioldm.metrics.frechet import frechet_rows
+from audioldm.metrics.distances import frechet_rows
 from audioldm.nets.clap import TwoTowers, build_small_clap
 from audioldm.nets.discriminators import PatchDiscriminator
 from audioldm.nets.folder import load_component

@@ -35,7 +35,7 @@ from audioldm.batch import Condition, LatentBatch
 from audioldm.control.controls import MicroControl
 from audioldm.diffusion import objective
 from audioldm.evaluation.embedders import yamnet
-from audioldm.metrics.frechet import frechet_rows
+from audioldm.metrics.distances import frechet_rows
 from audioldm.nets.folder import save_component
 from audioldm.nets.unet import net_call
 from audioldm.pipeline.audioldm import AudioLDM

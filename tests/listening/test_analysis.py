@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from audioldm.errors import AudioLDMError
-from audioldm.listening.figures import figures
-from audioldm.listening.report import analyse, answers_csv, save
+from audioldm.listening.report import analyse, answers_csv, figures, save
 from audioldm.listening.study import Session
 from audioldm.metrics.interval import Resamples
 from audioldm.metrics.ratings import bradley_terry, krippendorff_alpha, signed_rank

@@ -5,12 +5,23 @@ import math
 import pytest
 import torch
 
-from audioldm.metrics.agreement import matched_and_shuffled, recall_at, tag_accuracy
-from audioldm.metrics.coverage import coverage
-from audioldm.metrics.divergence import inception_score, kl_of_logits
-from audioldm.metrics.frechet import frechet_rows, infinity, line
+from audioldm.metrics.distances import (
+    coverage,
+    frechet_rows,
+    infinity,
+    kad,
+    line,
+    median_bandwidth,
+    mmd_squared,
+)
 from audioldm.metrics.interval import bootstrap_mean
-from audioldm.metrics.kernel import kad, median_bandwidth, mmd_squared
+from audioldm.metrics.pairs import (
+    inception_score,
+    kl_of_logits,
+    matched_and_shuffled,
+    recall_at,
+    tag_accuracy,
+)
 
 P = [0.05, 0.1, 0.2, 0.05, 0.15, 0.25, 0.08, 0.12]
 Q = [0.3, 0.1, 0.2, 0.1, 0.1, 0.02, 0.08, 0.1]

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from audioldm.metrics.coverage import coverage
-from audioldm.metrics.divergence import inception_score
-from audioldm.metrics.frechet import frechet_rows
-from audioldm.metrics.kernel import gaussian, mmd_squared
+from audioldm.metrics.distances import coverage, frechet_rows, gaussian, mmd_squared
+from audioldm.metrics.pairs import inception_score
 
 pytestmark = pytest.mark.parity
 fidelity = pytest.importorskip("torch_fidelity")

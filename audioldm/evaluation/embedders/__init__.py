@@ -1,13 +1,23 @@
-"""Frozen networks that turn a sound into numbers, by name.   N samples, P patches, D width, K classes."""
+"""Frozen networks that turn a sound into numbers, by name, and the published files of their weights.
 
+N samples, P patches, D width, K classes.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
 
 from audioldm.errors import AudioLDMError
+from audioldm.paths import cache_folder, sha256
 
 
 class Embeddings(NamedTuple):
@@ -50,6 +60,101 @@ def checked(wave: Tensor) -> Tensor:
         what = f"{bad} of {len(wave)} samples are not finite."
         raise AudioLDMError(what, "Check the model that made them.", code=1)
     return wave.detach().cpu().to(torch.float32)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A published file; ``digest`` begins its sha256, or is "git blob" and git's hash where no other is published."""
+
+    name: str
+    digest: str
+    url: str
+
+    def find(self, path: str | Path | None = None) -> Path:
+        """``path``, or the file in $AUDIOLDM_WEIGHTS, ``weights`` in our cache, or torch.hub's, with the right hash.
+
+        Raises AudioLDMError without.
+        """
+        place = Path(path or os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+        if place.is_dir() or not path:
+            place = place / self.name
+        hub = Path(torch.hub.get_dir(), "checkpoints", self.name)
+        if not path and not place.is_file() and hub.is_file():
+            place = hub
+        blob, _, expected = self.digest.rpartition(" ")
+        kind = blob or "sha256"
+        if not place.is_file():
+            hint = f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE."
+            raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
+        actual = sha256(place)
+        if blob:
+            start = b"blob %d\0" % place.stat().st_size
+            with place.open("rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.sha1(start, usedforsecurity=False))
+            actual = digest.hexdigest()
+        if not actual.startswith(expected):
+            what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
+            raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
+        return place
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, which is not imported.   Raises AudioLDMError where it is not installed."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise AudioLDMError(f"The package {name} is not installed.", 'Run: pip install "audioldm[eval]"')
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.pth`` file, with or without a ``model`` around them; no pickled code is run.
+
+    PANNs' files also hold their sampler's numpy state, whose constructors are allowed by name and then dropped.
+    """
+    core: Any = getattr(np, "_core").multiarray  # noqa: B009 (numpy declares no such module)
+    types = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.UInt32DType, np.dtypes.Float64DType]
+    old_name = (core._reconstruct, "numpy.core.multiarray._reconstruct")
+    with torch.serialization.safe_globals([core._reconstruct, core.scalar, *types, old_name]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: v for key, v in content.get("model", content).items() if isinstance(v, Tensor)}
+
+
+class Network:
+    """An embedder that is a function of a wave and of one published file's tensors, by the names that they have there.
+
+    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K).   ``path`` is the file
+    or its folder; raises AudioLDMError.
+    """
+
+    name: str
+    rate: int
+    dim: int
+    front: str
+    by_patch = False
+    file: WeightFile
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        place = self.file.find(path)
+        self.sha256, self.tensors = sha256(place), read_state(place)
+
+    def conv(self, x: Tensor, name: str) -> Tensor:
+        return nnf.conv2d(x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"), padding="same")
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        return nnf.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
+
+    def norm(self, x: Tensor, name: str, eps: float = 1e-3) -> Tensor:
+        parts = ("running_mean", "running_var", "weight", "bias")
+        mean, variance, weight, bias = (self.tensors[f"{name}.{part}"] for part in parts)
+        return nnf.batch_norm(x, mean, variance, weight, bias, eps=eps)
+
+    def forward(self, wave: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def embed(self, wave: Tensor) -> Embeddings:
+        """A wave (N,) at ``rate`` Hz."""
+        return Embeddings(*self.forward(checked(wave)))
 
 
 EMBEDDERS = {

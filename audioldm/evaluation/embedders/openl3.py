@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
-from audioldm.evaluation.embedders.weights import Network, WeightFile
+from audioldm.evaluation.embedders import Network, WeightFile
 
 RATE, N_FFT, HOP = 48000, 2048, 242
 STEP = RATE // 2  # samples between the begins of two windows of 1 s: Stable Audio's

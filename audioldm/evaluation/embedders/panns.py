@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
-from audioldm.evaluation.embedders.weights import Network, WeightFile
+from audioldm.evaluation.embedders import Network, WeightFile
 
 RECORD = "https://zenodo.org/records/3987831/files"
 

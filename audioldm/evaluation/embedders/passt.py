@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders.weights import Network, WeightFile
+from audioldm.evaluation.embedders import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import kaldi_bank
 
 RATE = 32000

@@ -6,7 +6,7 @@ Weights by torchvggish (Apache-2.0); as in the field's tables without PCA, the l
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders.weights import Network, WeightFile
+from audioldm.evaluation.embedders import Network, WeightFile
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
 POOLED = {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}

@@ -11,8 +11,7 @@ from torch.nn import functional as nnf
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from audioldm.errors import AudioLDMError
-from audioldm.evaluation.embedders import Embeddings, checked
-from audioldm.evaluation.embedders.weights import package_folder
+from audioldm.evaluation.embedders import Embeddings, checked, package_folder
 from audioldm.paths import sha256
 
 RATE, WINDOW, HOP, N_FFT = 16000, 400, 160, 512  # 25 ms, 10 ms

@@ -31,7 +31,7 @@ from audioldm.diffusion.windows import starts
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE, YamNet
 from audioldm.evaluation.generation import Codec
-from audioldm.metrics.frechet import frechet_rows
+from audioldm.metrics.distances import frechet_rows
 from audioldm.pipeline import edit, longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.outputs import publish

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from audioldm.datasets.manifest import Row
-from audioldm.metrics.coverage import mean_pairwise_cosine_distance
-from audioldm.metrics.frechet import frechet_rows
-from audioldm.metrics.kernel import kad
+from audioldm.metrics.distances import frechet_rows, kad, mean_pairwise_cosine_distance
 from audioldm.progress import counted
 from audioldm.signal.mel import LogMel
 from audioldm.spec import SPECS

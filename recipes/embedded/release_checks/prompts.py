@@ -10,7 +10,7 @@ from audioldm.evaluation.embedders.yamnet import RATE
 from audioldm.evaluation.generation import GeneratedClips
 from audioldm.evaluation.prompts import Result, share
 from audioldm.evaluation.tag_bridge import TagBridge
-from audioldm.metrics.agreement import matched_and_shuffled
+from audioldm.metrics.pairs import matched_and_shuffled
 from recipes.embedded.esc10 import PROMPTS, Esc10Classifier, Tally, recognise
 
 from .check import Check

@@ -15,8 +15,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders.yamnet import RATE
 from audioldm.evaluation.generation import GeneratedClips
 from audioldm.evaluation.tag_bridge import TagBridge
-from audioldm.metrics.agreement import matched_and_shuffled
-from audioldm.metrics.coverage import mean_pairwise_cosine_distance
+from audioldm.metrics.distances import mean_pairwise_cosine_distance
+from audioldm.metrics.pairs import matched_and_shuffled
 from audioldm.pipeline.audioldm import AudioLDM
 from recipes.embedded.esc10 import PROMPTS
 from recipes.embedded.general_midi import INSTRUMENTS
