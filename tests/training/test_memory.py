@@ -71,9 +71,9 @@ def test_signs_of_a_full_memory_and_a_search_that_asks_little():
     assert without_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not without_memory(RuntimeError("shapes do not match"))
     asked = []
-    assert largest_batch(lambda n: asked.append(n) or n <= 1000) >= 889
-    assert len(asked) < 16
-    assert largest_batch(lambda n: True, limit=24) >= 21
+    assert largest_batch(lambda n: asked.append(n) or n <= 1000) >= 969
+    assert len(asked) < 18
+    assert largest_batch(lambda n: True, limit=24) >= 23
 
 
 def experiment() -> SimpleNamespace:
