@@ -150,8 +150,7 @@ class Delta(nn.Module):
         self.factors = nn.ParameterDict(factors)
 
     def forward(self, weight: Tensor) -> Tensor:
-        change = DELTAS[self.kind](weight, dict(self.factors.items()), self.scale)
-        return weight + change.to(weight.dtype)
+        return weight + DELTAS[self.kind](weight, dict(self.factors.items()), self.scale).to(weight.dtype)
 
 
 def attach(net: nn.Module, adapter: Adapter) -> list[nn.Parameter]:

@@ -37,13 +37,12 @@ TO_PEFT = {"lora_down": "lora_A.weight", "lora_up": "lora_B.weight", "dora_scale
 PEFT = re.compile(r"\.lora_A|\.hada_w1_a|\.lokr_w")
 PEFT_KINDS = {"lora": "LORA", "dora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
 FACTORS = ("lora_", "dora_scale", "hada_w", "lokr_w")
-KINDS = {
+KINDS = {  # What a layer of each kind has; the first kind that fits is the one.
     "dora": ({"lora_down", "lora_up", "dora_scale"},),
     "lora": ({"lora_down", "lora_up"},),
     "loha": ({"hada_w1_a"},),
     "lokr": ({"lokr_w1"}, {"lokr_w1_a"}, {"lokr_w2"}, {"lokr_w2_a"}),
 }
-"""What a layer of each kind has; the first kind that fits is the one."""
 
 
 def write(path: Path, adapter: Adapter | Words) -> None:
@@ -178,8 +177,7 @@ def kind_of(factors: Iterable[str], where: str) -> str:
 
 def folded(layer: Layer) -> dict[str, Tensor]:
     """The factors with the scale in one of them, for a layout that has no place for it."""
-    names = ("lora_up", "hada_w1_a", "lokr_w1", "lokr_w1_a")
-    first = next(name for name in names if name in layer.factors)
+    first = next(name for name in ("lora_up", "hada_w1_a", "lokr_w1", "lokr_w1_a") if name in layer.factors)
     return {**layer.factors, first: layer.scale * layer.factors[first]}
 
 

@@ -25,11 +25,10 @@ NETS = (ControlNet, T2IAdapter, IPAdapter)
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "control"
 """nets of the embedded model: one for each map, in a folder of its name, and the IP-Adapter"""
 IP_ADAPTER = "ip_adapter"
-ALIKE = (
+ALIKE = (  # settings of a U-Net that a copy of its encoder must share to add to its skips
     "in_channels", "down_block_types", "mid_block_type", "block_out_channels", "layers_per_block",
     "cross_attention_dim", "class_embed_type", "projection_class_embeddings_input_dim", "class_embeddings_concat",
 )  # fmt: skip
-"""settings of a U-Net that a copy of its encoder must share to add to its skips"""
 
 
 @dataclass(frozen=True)

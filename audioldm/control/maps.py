@@ -140,7 +140,7 @@ def draw_onset(curve: Tensor, spec: AudioSpec) -> Tensor:
     return draw_level(nnf.conv1d(nnf.pad(curve, (19, 0))[None, None], fade[None, None])[0, 0], spec)
 
 
-MAPS: dict[str, Map] = {
+MAPS: dict[str, Map] = {  # Maps by name.
     "loudness": Map(
         loudness, lambda curve, spec: draw_level((curve - QUIET) / -QUIET, spec), "dB", -200, 20,
         "RMS in dB re full scale",
@@ -150,7 +150,6 @@ MAPS: dict[str, Map] = {
     "centroid": Map(centroid, draw_hertz, "Hz", 0, 8000, "brightness: spectral centroid in Hz"),
     "edges": Map(edges, lambda curve, spec: curve[None], "edge", 0, 1, "edges of the mel; from a sound only"),
 }  # fmt: skip
-"""Maps by name."""
 
 
 def known(name: str) -> Map:

@@ -16,23 +16,20 @@ from audioldm.convert.names import Net, below, unexplained
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import State, fill, read_json, read_weights, save_component
 
-PARTS = (
+PARTS = (  # where each net is in a whole checkpoint; the first that matches
     ("unet", r"model\.diffusion_model\."), ("ema", r"model_ema\."), ("vocoder", r"first_stage_model\.vocoder\."),
     ("vae", r"first_stage_model\."), ("condition", r"cond_stage_models?\.(?:\d+\.)?"), ("score", r"clap\."),
 )  # fmt: skip
-"""where each net is in a whole checkpoint; the first that matches"""
-TITLES = {
+TITLES = {  # what messages call a net
     "unet": "U-Net", "vae": "VAE", "vocoder": "vocoder", "text_encoder": "CLAP", "audio_encoder": "CLAP",
     "text_encoder_2": "T5 encoder", "projection_model": "GPT-2 of AudioLDM 2", "language_model": "GPT-2 of AudioLDM 2",
 }  # fmt: skip
-"""what messages call a net"""
 PUBLISHED_HEADS = 8
 """what converted folders carry as attention_head_dim; diffusers runs it as 8 heads at every level"""
-SCHEDULE = re.compile(
+SCHEDULE = re.compile(  # numbers of the noise schedule; all follow from betas
     r"betas|logvar|lvlb_weights|(alphas_cumprod(_prev)?)|sqrt_\w*alphas_cumprod\w*|log_one_minus_alphas_cumprod"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])"
 )
-"""numbers of the noise schedule; all follow from ``betas``"""
 TANGO_MAIN, TANGO_VAE, TANGO_CONFIG = "pytorch_model_main.bin", "pytorch_model_vae.bin", "vae_config.json"
 TANGO_FILES = (TANGO_CONFIG, TANGO_VAE, TANGO_MAIN)
 """what is needed of Tango; its ``pytorch_model_stft.bin`` holds mel filters, which follow from the sampling rate"""

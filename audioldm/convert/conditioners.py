@@ -20,11 +20,10 @@ FRONT_END = re.compile(r"mel_transform\..+|unconditional_token|empty_(text_embed
 MODEL = re.compile(r"model\..+")
 AUDIOMAE = "audiomae."  # what AudioLDM 2's GPT-2 learned to imitate; it is not needed to generate
 GPT_HEAD = 64  # channels of one of GPT-2's attention heads
-GPT_PART = re.compile(
+GPT_PART = re.compile(  # AudioLDM 2's ends of sequences, its input layers, GPT-2, and conditioners of its own
     r"(start|end)_of_sequence_tokens\.weight|input_sequence_embed_linear\.\d+\.(weight|bias)"
     r"|model\..+|cond_stage_models\..+"
 )
-"""AudioLDM 2's ends of sequences, its input layers, GPT-2, and conditioners of its own"""
 GPT_KEYS = {
     "start_of_sequence_tokens.weight", "end_of_sequence_tokens.weight", "model.wte.weight",
     "input_sequence_embed_linear.0.weight", "input_sequence_embed_linear.1.weight",

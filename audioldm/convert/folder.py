@@ -18,11 +18,10 @@ Heads = Literal["original", "as-published"]
 Weights = Literal["ema", "raw"]
 MAX_TOKENS = 512  # RoBERTa's longest text, and Tango's longest prompt
 ROBERTA, T5 = "FacebookAI/roberta-base", "google/flan-t5-large"
-TOKENIZERS = {
+TOKENIZERS = {  # files of which one group must be there
     ROBERTA: (("vocab.json", "merges.txt"), ("tokenizer.json",)),
     T5: (("tokenizer.json", "tokenizer_config.json"), ("tokenizer.json",), ("spiece.model",)),
 }
-"""files of which one group must be there"""
 NETS = ("unet", "vae", "vocoder")
 CLASSES: dict[str, Any] = {
     "unet": (diffusers.UNet2DConditionModel, diffusers.AudioLDM2UNet2DConditionModel), "vae": diffusers.AutoencoderKL,
@@ -92,8 +91,7 @@ class Folder:
     def extractor(self) -> Any:
         """The feature extractor of the CLAP's audio tower; None, which is LAION's, where there is no file."""
         names = ("",) if self.place("text_encoder") == self.path else ("audio_encoder", "feature_extractor")
-        places = (self.path / name for name in names)
-        files = (place / file for place in places for file in EXTRACTORS)
+        files = (place / file for place in (self.path / name for name in names) for file in EXTRACTORS)
         folder = next((file.parent for file in files if file.is_file()), None)
         try:
             return folder and transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)

@@ -85,8 +85,7 @@ class RealVocoder(nn.Module):
         for _ in range(self.vocoder.config.corrections):
             padded = nnf.pad(wave, (spec.pad, spec.pad), mode="reflect")
             real, imag = nnf.conv1d(padded, basis, stride=spec.hop).transpose(1, 2).chunk(2, dim=-1)
-            size = (real.square() + imag.square()).sqrt()
-            factor = gains(size, energies(mel, spec), spec)
+            factor = gains((real.square() + imag.square()).sqrt(), energies(mel, spec), spec)
             wave = inverse(real * factor, imag * factor)
         return wave
 
@@ -265,8 +264,7 @@ def compare(name: str, graph: Graph, path: Path) -> Row:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     inputs = {key: value.numpy() for key, value in graph.example.items()}
     right, answer = graph.net(*graph.example.values()).numpy(), session.run(None, inputs)[0]
-    error = float(np.abs(answer - right).max() / np.abs(right).max())
-    return Row(name, path.stat().st_size / 1e6, error)
+    return Row(name, path.stat().st_size / 1e6, float(np.abs(answer - right).max() / np.abs(right).max()))
 
 
 def plan(model: Components, settings: Sampling) -> dict[str, Any]:

@@ -35,14 +35,13 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 """the component folders of a part in a model folder; the first must be there"""
 ALONE = {"clap": "ClapModel", "text_encoder": "T5EncoderModel"}
 """the class of which a folder by itself is the part, with its tokenizer"""
-BUILDERS = (
+BUILDERS = (  # what the configuration of a run may call to build a net: nothing that writes
     "audioldm.nets.unet.build_unet", "audioldm.nets.vae.build_vae", "audioldm.nets.hifigan.build_hifigan",
     "audioldm.nets.istft_vocoder.ISTFTVocoder", "audioldm.nets.clap.build_small_clap",
     "audioldm.nets.clap.train_tokenizer", "audioldm.nets.minilm.minilm_word_embeddings",
     "audioldm.nets.minilm.minilm_tokenizer", "audioldm.datasets.synthetic.captions",
     "audioldm.convert.reference.open_part",
 )  # fmt: skip
-"""what the configuration of a run may call to build a net: nothing that writes"""
 HYDRA = ("_target_", "_partial_")  # how the training builds a net, not with what
 TRAINED = Sampling(steps=25, sampler="dpmpp_2m", grid="trailing", guidance=3.0)
 """defaults of a model that is joined from runs"""
@@ -244,8 +243,7 @@ def join_run(run: Path, unet: Any, vae: Any, vocoder: Any, clap: Any, t5: T5Text
 
 def t5_of_run(run: Path, named: str | None = None) -> str | None:
     """The T5 of a run's latents, or the same one as ``named``; None without tokens.   Raises AudioLDMError."""
-    index = index_of(run)
-    item = next((item for item in index.get("made_of", []) if item["what"] == "T5"), None)
+    item = next((item for item in index_of(run).get("made_of", []) if item["what"] == "T5"), None)
     if item is None:
         return None
     if named is None and not Path(item["file"]).is_file():

@@ -13,14 +13,13 @@ RESNET = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
     "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
 }  # fmt: skip
-TRANSFORMER = (
+TRANSFORMER = (  # the same names in both
     "norm", "proj_in", "proj_out",
     *(f"transformer_blocks.*.{name}" for name in (
         "norm1", "norm2", "norm3", "ff.net.0.proj", "ff.net.2",
         *(f"attn{n}.to_{end}" for n in (1, 2) for end in ("q", "k", "v", "out.0")),
     )),
 )  # fmt: skip
-"""the same names in both"""
 ENDS = {
     "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2",
     "film_emb": "class_embedding", "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",

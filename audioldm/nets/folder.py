@@ -56,11 +56,10 @@ TRANSFORMERS = (
     "SpeechT5HifiGan", "GPT2Model", "ClapModel", "T5EncoderModel", "ClapTextModelWithProjection",
     "ClapAudioModelWithProjection",
 )  # fmt: skip
-COMPONENTS: dict[str, Any] = {
+COMPONENTS: dict[str, Any] = {  # every class that load_component builds, by name
     **{name: getattr(diffusers, name) for name in DIFFUSERS},
     **{name: getattr(transformers, name) for name in TRANSFORMERS},
 }
-"""every class that ``load_component`` builds, by name"""
 
 
 class Named:

@@ -24,8 +24,7 @@ from transformers import SpeechT5HifiGan
 from audioldm.nets import kernels
 
 Net = TypeVar("Net", bound=nn.Module)
-FEW_ROWS = 4
-"""rows of a batch that leave a card half idle, and are run in other ways"""
+FEW_ROWS = 4  # rows of a batch that leave a card half idle, and are run in other ways
 FEW_TOKENS = 256
 FEW_PIXELS = 512
 """up to which attentions and convolutions are faster as kernels of our own and plain products"""
@@ -233,7 +232,7 @@ def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
     return tensor
 
 
-PLAIN: dict[type[nn.Module], dict[str, Any]] = {
+PLAIN: dict[type[nn.Module], dict[str, Any]] = {  # what the fused blocks take for granted of diffusers' own
     ResnetBlock2D: {"upsample": None, "downsample": None, "output_scale_factor": 1, "skip_time_act": False},
     Upsample2D: {
         "use_conv": True,
@@ -245,11 +244,9 @@ PLAIN: dict[type[nn.Module], dict[str, Any]] = {
     Transformer2DModel: {"is_input_continuous": True},
     BasicTransformerBlock: {"norm_type": "layer_norm", "pos_embed": None, "only_cross_attention": False},
 }
-"""what the fused blocks take for granted of diffusers' own"""
-ALONE = {
+ALONE = {  # of an attention that is projections and a softmax and nothing else
     "group_norm": None, "norm_q": None, "spatial_norm": None, "residual_connection": False, "rescale_output_factor": 1,
 }  # fmt: skip
-"""of an attention that is projections and a softmax and nothing else"""
 WIDE = {"heads": 1, "rescale_output_factor": 1, "residual_connection": True, "spatial_norm": None}
 """of the attention of the autoencoder's middle"""
 

@@ -179,8 +179,7 @@ class ISTFTVocoder(Component):
         with torch.no_grad():
             self.head.weight.mul_(0.5)
             # mostly noise's spectrum, the tones' phases
-            start = torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-            self.head.bias.copy_(start.repeat_interleave(bins))
+            self.head.bias.copy_(torch.tensor([-1.0, 0.0, 1.0, 0.0, 0.0, 0.0]).repeat_interleave(bins))
 
     def forward(self, mel: Tensor, seed: Tensor | None = None) -> Tensor:
         """Log-mel (B, T, F) to a wave (B, T * hop); ``seed`` (B,) varies the noise and first phases from row to row."""

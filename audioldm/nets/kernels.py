@@ -20,8 +20,7 @@ PROGRAMS = 1024  # programs that keep a large card busy
 MOST_SPLITS = 64
 MOST_HELD = 16384  # numbers of a group that one program may hold
 FEW = 128  # groups of a batch up to which one program for each is faster than three kernels for all
-KEYS = 128
-"""keys that an attention's program takes at a time"""
+KEYS = 128  # keys that an attention's program takes at a time
 TABLE = tl.constexpr(5)
 """rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 EARLY = tl.constexpr(torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0))

@@ -41,8 +41,7 @@ class NoisyClassifier(Component):
         level = sigma.to(torch.promote_types(x.dtype, torch.float32))
         shrink = (1 / (1 + level**2)).to(x.dtype).reshape(-1, 1, 1, 1)
         # Karras et al. 2022: c_noise = log(sigma) / 4, in thousandths
-        angle = 250 * level.clamp(1e-3, 1e4).log()
-        embedding = self.time(self.level(angle).to(x.dtype))
+        embedding = self.time(self.level(250 * level.clamp(1e-3, 1e4).log()).to(x.dtype))
         h = self.enter(x * shrink)
         for block in self.blocks:
             h = block(h, embedding) if isinstance(block, ResnetBlock2D) else block(h)
