@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,20 +24,24 @@ FEWEST = 24  # clips from which a line in 1/n is drawn
 SHORT = 0.5  # seconds below which embedders, which look at about a second, see mostly padding
 
 
-class Score(NamedTuple):
-    """A number with an interval (means only), a standard error (extrapolations) or a deviation (seeds)."""
+class Score(dict[str, Any]):
+    """A value, with an interval (low, high) of a mean, a standard error of an extrapolation with its r2 and points
+    (n, distance), or a deviation over seeds as its error; what is not known is absent.
+    """
 
-    value: float
-    low: float | None = None
-    high: float | None = None
-    error: float | None = None
-    r2: float | None = None
-    points: tuple[tuple[int, float], ...] | None = None  # (n, distance) of an extrapolation
+    @property
+    def value(self) -> float:
+        return float(self["value"])
 
     def __str__(self) -> str:
-        interval = "" if self.low is None else f" [{self.low:.3g}, {self.high:.3g}]"
-        error = "" if self.error is None else f" ± {self.error:.2g}"
-        return f"{self.value:.4g}{interval}{error}" + ("" if self.r2 is None else f" (R² {self.r2:.2f})")
+        forms = {
+            "value": "{:.4g}",
+            "low": " [{:.3g},",
+            "high": " {:.3g}]",
+            "error": " ± {:.2g}",
+            "r2": " (R² {:.2f})",
+        }
+        return "".join(form.format(self[name]) for name, form in forms.items() if name in self)
 
 
 bridge_to = lru_cache(maxsize=1)(TagBridge)
@@ -51,30 +55,33 @@ def generator() -> torch.Generator:
 
 
 def mean(values: Tensor) -> Score:
-    return Score(float(values.double().mean()), *bootstrap_mean(values, generator=generator()))
+    low, high = bootstrap_mean(values, generator=generator())
+    return Score(value=float(values.double().mean()), low=low, high=high)
 
 
 def distances(generated: ClipSet, real: ClipSet, *, extrapolate: bool = True) -> Scores:
     """What needs no pairs; FD is over all rows: one a clip, or one a patch where the embedder says so."""
     x, y, fewest = generated.pooled, real.pooled, min(len(generated), len(real))
-    scores = {"FD": Score(frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
+    scores = {"FD": Score(value=frechet_rows(torch.cat(generated.rows), torch.cat(real.rows)))}
     if extrapolate and fewest >= FEWEST:
         draws = max(1, min(16, SUBSETS // fewest))
         line = infinity(generated.rows, real.rows, generator=generator(), draws=draws)
         points = tuple(zip(line.counts, line.distances, strict=True))
-        scores["FD_inf"] = Score(line.value, error=line.error, r2=line.r2, points=points)
-    scores["KAD"] = Score(kad(x, y))
+        scores["FD_inf"] = Score(value=line.value, error=line.error, r2=line.r2, points=points)
+    scores["KAD"] = Score(value=kad(x, y))
     if fewest > NEIGHBOURS:
-        scores |= {name: Score(value) for name, value in coverage(x, y, k=NEIGHBOURS).items()}
+        scores |= {name: Score(value=value) for name, value in coverage(x, y, k=NEIGHBOURS).items()}
     return scores | variety(generated)
 
 
 def variety(clips: ClipSet) -> Scores:
     """What needs no reference."""
-    scores = {"diversity": Score(mean_pairwise_cosine_distance(clips.pooled))}
+    scores = {"diversity": Score(value=mean_pairwise_cosine_distance(clips.pooled))}
     if clips.logits is not None:
         splits = max(1, min(SPLITS, len(clips) // 10))
-        scores["IS"] = Score(pairs.inception_score(clips.logits, splits=splits, generator=generator())[0])
+        scores["IS"] = Score(
+            value=pairs.inception_score(clips.logits, splits=splits, generator=generator())[0]
+        )
     return scores
 
 
@@ -84,7 +91,7 @@ def pair_scores(generated: ClipSet, real: ClipSet) -> tuple[Scores, ByClip]:
         return {}, {}
     pair = generated.logits, real.logits
     kl, back = pairs.kl_of_logits(*pair[::-1]), pairs.kl_of_logits(*pair)
-    tags = {f"tag_top{k}": Score(pairs.tag_accuracy(*pair, among=k)) for k in (1, 5)}
+    tags = {f"tag_top{k}": Score(value=pairs.tag_accuracy(*pair, among=k)) for k in (1, 5)}
     return {"KL": mean(kl), "KL_rev": mean(back), **tags}, {"kl": kl, "kl_rev": back}
 
 
@@ -102,7 +109,7 @@ def caption_scores(clips: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, 
     right, wrong = pairs.matched_and_shuffled(table.double(), captions)
     scores = {name: mean(right)}
     if len(captions) > RECALL:
-        scores[f"{name}_R@{RECALL}"] = Score(pairs.recall_at(table, captions, RECALL))
+        scores[f"{name}_R@{RECALL}"] = Score(value=pairs.recall_at(table, captions, RECALL))
     return scores, {name: mean(wrong)}, {name: right, f"{name}_shuffled": wrong}
 
 
@@ -111,15 +118,7 @@ def over_seeds(runs: Sequence[Scores]) -> Scores:
     if len(runs) == 1:
         return runs[0]
     values = {name: torch.tensor([run[name].value for run in runs]).double() for name in runs[0]}
-    return {name: Score(float(each.mean()), error=float(each.std())) for name, each in values.items()}
-
-
-class Line(NamedTuple):
-    """One row of the report: what was compared with the reference, how many clips, the scores."""
-
-    name: str
-    n: int
-    scores: Scores
+    return {name: Score(value=float(each.mean()), error=float(each.std())) for name, each in values.items()}
 
 
 @dataclass
@@ -127,21 +126,15 @@ class Report:
     """The result; ``about`` says under which conditions."""
 
     about: dict[str, Any]
-    lines: dict[str, list[Line]] = field(default_factory=dict)  # embedder's name -> rows
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """embedder's name -> what was compared (row), how many clips (n), and the scores by name"""
     clips: list[dict[str, Any]] = field(default_factory=list)  # one a generated clip, for the CSV
     census: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; what is not known is absent, never -1."""
-
-        def row(line: Line) -> dict[str, Any]:
-            parts = {name: score._asdict().items() for name, score in line.scores.items()}
-            known = {name: {key: v for key, v in each if v is not None} for name, each in parts.items()}
-            return {"row": line.name, "n": line.n, **known}
-
-        rows = {name: list(map(row, lines)) for name, lines in self.lines.items()}
-        return {"about": self.about, "census": self.census, "warnings": self.warnings, "rows": rows}
+        """For JSON, without the single clips."""
+        return {name: part for name, part in vars(self).items() if name != "clips"}
 
     def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
         """The clips' single values; a second embedder adds its columns."""
@@ -180,12 +173,14 @@ class Comparison:
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            report.lines[embedder.name] = list(self.lines(embedder, report))
+            rows = report.rows[embedder.name] = []
+            for name, n, scores in self.lines(embedder, report):
+                rows.append({"row": name, "n": n, **scores})
         report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
         return report
 
-    def lines(self, embedder: Embedder, report: Report) -> Iterator[Line]:
-        """The rows of one embedder."""
+    def lines(self, embedder: Embedder, report: Report) -> Iterator[tuple[str, int, Scores]]:
+        """The rows of one embedder: what was compared with the reference, how many clips, the scores."""
 
         def embed(clips: Sequence[Clip]) -> ClipSet:
             return embed_clips(clips, embedder, self.frame, cache=self.cache)
@@ -207,27 +202,27 @@ class Comparison:
         n = len(sets[0])
         for number, clips in enumerate(sets):
             report.note_clips(clips, number + 1, values[number])
-        yield Line("generated", n, over_seeds(rights))
+        yield "generated", n, over_seeds(rights)
         if len(sets) > 1:
-            yield from (Line(f"generated, set {number}", n, each) for number, each in enumerate(rights, 1))
+            yield from ((f"generated, set {number}", n, each) for number, each in enumerate(rights, 1))
         if wrongs[0]:
-            yield Line("generated, shuffled captions", n, over_seeds(wrongs))
+            yield "generated, shuffled captions", n, over_seeds(wrongs)
         right, wrong, _ = caption_scores(real, embedder)
-        yield Line("ground truth", len(real), variety(real) | right)
+        yield "ground truth", len(real), variety(real) | right
         if wrong:
-            yield Line("ground truth, shuffled captions", len(real), wrong)
+            yield "ground truth, shuffled captions", len(real), wrong
         # what two real sets measure: other real clips at the same n, or else two halves with the generated beside
         if len(self.others) >= len(real):
-            yield Line("real/real floor", len(real), distances(embed(self.others[: len(real)]), real))
+            yield "real/real floor", len(real), distances(embed(self.others[: len(real)]), real)
         elif len(real) >= 4:
             order = split_by_group(real.clips)
             half = len(order) // 2
             a, b = real.subset(order[:half]), real.subset(order[half:])
-            yield Line("real/real floor, halves", half, distances(a, b, extrapolate=False))
+            yield "real/real floor, halves", half, distances(a, b, extrapolate=False)
             part = sets[0].subset(range(min(half, n)))
-            yield Line("generated, to one half", half, distances(part, b, extrapolate=False))
+            yield "generated, to one half", half, distances(part, b, extrapolate=False)
         if self.trip:
-            yield Line("VAE round trip", len(self.trip), scores(embed(self.trip))[0])
+            yield "VAE round trip", len(self.trip), scores(embed(self.trip))[0]
 
     def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""

@@ -5,58 +5,59 @@ from typing import Any
 
 from audioldm.datasets.decode import read_mono
 from audioldm.evaluation import html
-from audioldm.evaluation.comparison import Comparison, Line, Report
+from audioldm.evaluation.comparison import Comparison, Report
 from audioldm.evaluation.picture import Picture
 from audioldm.tables import csv_text, markdown
 
 SHOWN = 16  # clips with players: half of them the worst
 DISTANCES = ("FD", "FD_inf", "KAD", "KL")
 BY_CLIP = ("kl", "bridge", "clap")
+Row = dict[str, Any]  # of a ``Report``
 
 
 def as_html(report: Report, compared: Comparison, *, title: str) -> str:
     sets = [{"set": name, **counts} for name, counts in report.census.items()]
-    embedders = [(name, score_table(part), charts(name, part)) for name, part in report.lines.items()]
+    embedders = [(name, score_table(part), charts(name, part)) for name, part in report.rows.items()]
     about = {"title": title, "warnings": report.warnings, "report": report, "sets": sets}
     shown = list(cards(report, compared))
     return html.page("evaluation/pages/score.html", **about, embedders=embedders, cards=shown)
 
 
-def score_table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]]]:
+def score_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and rows: one row a score, one column a set."""
-    names = dict.fromkeys(name for line in lines for name in line.scores)
-    rows = [[name, *(str(line.scores.get(name, "")) for line in lines)] for name in names]
-    return ["score", *map(label, lines)], rows
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("row", "n"))
+    cells = [[name, *(str(row.get(name, "")) for row in rows)] for name in names]
+    return ["score", *map(label, rows)], cells
 
 
-def label(line: Line) -> str:
-    return f"{line.name} (n={line.n})"
+def label(row: Row) -> str:
+    return f"{row['row']} (n={row['n']})"
 
 
-def charts(name: str, lines: Sequence[Line]) -> Iterator[str]:
+def charts(name: str, rows: Sequence[Row]) -> Iterator[str]:
     """Distances of every row beside one another, generated sets in red; and FD against 1/n with the fitted lines."""
-    by_score = {key: [line for line in lines if key in line.scores] for key in DISTANCES}
+    by_score = {key: [row for row in rows if key in row] for key in DISTANCES}
     shown = {key: part for key, part in by_score.items() if len(part) > 1}
     if shown:
-        figure = Picture(figsize=(11, 0.8 + 0.42 * len(lines)))
+        figure = Picture(figsize=(11, 0.8 + 0.42 * len(rows)))
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for axes, (key, part) in zip(panels, shown.items(), strict=True):
-            scores = [line.scores[key] for line in part]
-            colours = ["#c2410c" if line.name.startswith("generated") else "#3f6b8f" for line in part]
-            errors = [score.error or 0.0 for score in scores]
+            scores = [row[key] for row in part]
+            colours = ["#c2410c" if row["row"].startswith("generated") else "#3f6b8f" for row in part]
+            errors = [score.get("error", 0.0) for score in scores]
             axes.barh([*map(label, part)], [score.value for score in scores], xerr=errors, color=colours)
             axes.set_title(key, fontsize=10)
             axes.grid(axis="x", alpha=0.3)
         panels[0].invert_yaxis()
         yield html.figure(figure, f"distances by {name}")
-    if drawn := [line for line in by_score["FD_inf"] if line.scores["FD_inf"].points]:
+    if drawn := [row for row in by_score["FD_inf"] if "points" in row["FD_inf"]]:
         figure = Picture(figsize=(6.5, 3.2))
         axes = figure.subplots()
-        for line in drawn:
-            score = line.scores["FD_inf"]
-            x, y = zip(*((1 / n, distance) for n, distance in score.points or ()), strict=True)
+        for row in drawn:
+            score = row["FD_inf"]
+            x, y = zip(*((1 / n, distance) for n, distance in score["points"]), strict=True)
             slope = (sum(y) / len(y) - score.value) / (sum(x) / len(x))
-            (dots,) = axes.plot(x, y, "o", markersize=4, label=line.name)
+            (dots,) = axes.plot(x, y, "o", markersize=4, label=row["row"])
             axes.plot([0, max(x)], [score.value, score.value + slope * max(x)], color=dots.get_color())
         axes.set(xlabel="1 / n", ylabel="FD", xlim=(0, None))
         axes.legend(fontsize=8)
@@ -93,7 +94,7 @@ def cards(report: Report, compared: Comparison) -> Iterator[tuple[str, str, list
 def as_text(report: Report) -> str:
     """Conditions, one Markdown table an embedder, warnings."""
     lines = [f"{key:<12} {html.plain(value)}" for key, value in (report.about | report.census).items()]
-    for name, part in report.lines.items():
+    for name, part in report.rows.items():
         lines += ["", f"by {name}", "", markdown(*score_table(part))]
     lines += [f"warning: {line}" for line in report.warnings]
     return "\n".join(lines) + "\n"

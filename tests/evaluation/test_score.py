@@ -85,7 +85,7 @@ def compared(made: Path, real: Path, seconds: float = 1.0):  # type: ignore[no-u
 
 
 def value(report, name: str, row: str = "generated") -> float:  # type: ignore[no-untyped-def]
-    return next(line for line in report.lines["bands"] if line.name == row).scores[name].value
+    return next(line for line in report.rows["bands"] if line["row"] == row)[name].value
 
 
 def test_noise_and_low_pass_raise_every_distance(real: Path, tmp_path: Path) -> None:
