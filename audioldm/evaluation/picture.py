@@ -7,11 +7,7 @@ from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A matplotlib figure outside of pyplot: no global state, no display.
-
-    >>> Picture(figsize=(1, 1)).png()[:4]
-    b'\\x89PNG'
-    """
+    """A matplotlib figure outside of pyplot: no global state, no display."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"layout": "constrained", **settings})

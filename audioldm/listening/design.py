@@ -82,11 +82,6 @@ def williams_square(n: int) -> list[tuple[int, ...]]:
     """Orders of n conditions: each at each place once, each directly after each other once (odd n: twice in 2n rows).
 
     Williams (1949), Australian Journal of Scientific Research A 2:149.
-
-    >>> williams_square(4)
-    [(0, 3, 1, 2), (1, 0, 2, 3), (2, 1, 3, 0), (3, 2, 0, 1)]
-    >>> len(williams_square(5))
-    10
     """
     zigzag = [(n - (i + 1) // 2) % n if i % 2 else i // 2 for i in range(n)]
     rows = [tuple((step + start) % n for step in zigzag) for start in range(n)]

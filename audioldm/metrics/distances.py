@@ -47,12 +47,7 @@ class Extrapolation(NamedTuple):
 
 
 def line(counts: Sequence[int], distances: Sequence[float]) -> Extrapolation:
-    """Least squares of distance = a + b / n, of 3 pairs or more.   The error is that of ordinary regression.
-
-    >>> fit = line([10, 20, 40], [3.0, 2.5, 2.25])
-    >>> round(fit.value, 9), round(fit.error, 9), round(fit.r2, 9)
-    (2.0, 0.0, 1.0)
-    """
+    """Least squares of distance = a + b / n, of 3 pairs or more.   The error is that of ordinary regression."""
     fit = linregress([1 / count for count in counts], distances)
     r2 = float(fit.rvalue) ** 2 if max(distances) > min(distances) else 1.0
     value, error = float(fit.intercept), float(fit.intercept_stderr)
@@ -89,9 +84,6 @@ def median_bandwidth(reference: Tensor) -> float:
     """The median distance between different rows of the reference (two or more), and of the reference only.
 
     A bandwidth that followed the generated set would judge every checkpoint with another kernel.
-
-    >>> median_bandwidth(torch.tensor([[0.0], [1.0], [3.0]]))
-    2.0
     """
     distances = torch.pdist(reference.double())
     return float(distances.quantile(0.5)) if len(distances) < 2**24 else float(distances.median())
@@ -132,10 +124,6 @@ def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]
 
     Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
     More than ``k`` rows of each are needed.
-
-    >>> points = torch.arange(6.0)[:, None]
-    >>> coverage(points, points, k=1)
-    {'precision': 1.0, 'recall': 1.0, 'density': 2.6666666666666665, 'coverage': 1.0}
     """
     x, y = generated.double(), real.double()
 
@@ -156,10 +144,6 @@ def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]
 
 
 def mean_pairwise_cosine_distance(rows: Tensor) -> float:
-    """1 - cos, averaged over all pairs of different rows (n, D), n >= 2.
-
-    >>> mean_pairwise_cosine_distance(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
-    1.0
-    """
+    """1 - cos, averaged over all pairs of different rows (n, D), n >= 2."""
     unit, n = torch.nn.functional.normalize(rows.double(), dim=1), len(rows)
     return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))

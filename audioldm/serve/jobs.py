@@ -132,11 +132,6 @@ def watch(submits: Sequence[Callable[[], Job]], every: float = 0.1) -> Generator
     """Submit jobs; their progress ``every`` so many seconds where there was any, then returns all results.
 
     What one raises is raised.   Closing the generator stops the jobs at their next step and waits for that.
-
-    >>> jobs = Jobs()
-    >>> work = lambda items, on_step: on_step(1, 2) or items
-    >>> list(watch([lambda: jobs.submit(Job(work, "sound"))]))
-    [Progress(done=1, steps=2)]
     """
     jobs, last = list[Job](), NONE
     try:

@@ -24,11 +24,7 @@ SHA256 = "cf149c90fc9b46c19569d7d6a841d7211ebfc45e6c927c3de0c9b080096bfb54"
 
 @cache
 def kaldi_bank(mels: int, n_fft: int, rate: int, low: float, high: float) -> Tensor:
-    """Triangles that are straight in mel = 1127 ln(1 + f / 700), (n_fft / 2 + 1, mels); the last bin feeds none.
-
-    >>> kaldi_bank(64, 512, 16000, 125.0, 7500.0).shape
-    torch.Size([257, 64])
-    """
+    """Triangles that are straight in mel = 1127 ln(1 + f / 700), (n_fft / 2 + 1, mels); the last bin feeds none."""
     bank, _ = get_mel_banks(mels, n_fft, float(rate), low, high, 100.0, -500.0, 1.0)
     return nnf.pad(bank, (0, 1)).T
 
@@ -44,11 +40,7 @@ def log_mel(wave: Tensor, offset: float = 0.001) -> Tensor:
 
 
 def patches(wave: Tensor) -> Tensor:
-    """Log-mel patches (..., P, 96, 64) of waves (..., N); zeros fill up the last patch.
-
-    >>> patches(torch.zeros(80000)).shape
-    torch.Size([10, 96, 64])
-    """
+    """Log-mel patches (..., P, 96, 64) of waves (..., N); zeros fill up the last patch."""
     step, n = PATCH_HOP * HOP, wave.shape[-1]
     hops = max(0, -(-(n - SHORTEST) // step))
     mel = log_mel(nnf.pad(wave, (0, SHORTEST + hops * step - n)))
