@@ -32,14 +32,7 @@ def tell(unit: str, done: float, total: float) -> None:
 def counted(
     items: Collection[Item], unit: str, size: Callable[[Item], float] = lambda item: 1.0
 ) -> Iterator[Item]:
-    """The items, each ``size`` units large; whoever listens is told before each, and at the end.
-
-    >>> with listening(lambda unit, done, total: print(f"{done:g} of {total:g} {unit}")):
-    ...     letters = list(counted("ab", "letters"))
-    0 of 2 letters
-    1 of 2 letters
-    2 of 2 letters
-    """
+    """The items, each ``size`` units large; whoever listens is told before each, and at the end."""
     if not is_heard():
         yield from items
         return

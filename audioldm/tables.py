@@ -52,9 +52,6 @@ def read_text(source: str | Path | bytes | BinaryIO, name: str = "") -> str:
 
     AudioLDMWarning says where the last was needed.   Raises AudioLDMError for a file that is missing, holds no text, or
     goes on after LONGEST_TEXT bytes; no more of it are read.   ``name`` is what messages call it.
-
-    >>> read_text(b"\\xef\\xbb\\xbfa dog")
-    'a dog'
     """
     name = name or ("the text" if isinstance(source, bytes) else str(source))
     raw = source if isinstance(source, bytes) else bytes_of(source, name)

@@ -21,7 +21,7 @@ from audioldm.paths import shipped, write_text
 
 with later():
     from audioldm.datasets import check, manifest
-    from audioldm.datasets.prepare import packed, published, youtube
+    from audioldm.datasets.prepare import packed, youtube
 
 Reader: TypeAlias = "Callable[..., list[manifest.Row]]"
 SOURCES = {
@@ -109,7 +109,7 @@ class Prepare(Force, AsJson, Command):
             folder = Path(named.get("audio") or inputs[0])
             folder.mkdir(parents=True, exist_ok=True)
             with waiting("fetching"):
-                findings += youtube.fetch(published.clips(reader(*inputs, **named, findings=[])), folder)
+                findings += youtube.fetch(reader(*inputs, **named, findings=[]), folder)
         rows = reader(*inputs, **named, findings=findings)
         if not self.dry_run:
             workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers

@@ -106,9 +106,6 @@ def window(wave: Tensor, samples: int, rng: Generator) -> tuple[Tensor, int]:
     """``samples`` of (N,), and where they begin: a random crop, not a silent one if it can be.
 
     A short wave gets zeros at its end; its mean goes before: taken off later, it would leave a constant in the silence.
-
-    >>> window(torch.tensor([1.0, 2.0, 3.0]), 5, generator(0, 0, 0))
-    (tensor([-1.,  0.,  1.,  0.,  0.]), 0)
     """
     if (spare := len(wave) - samples) < 0:
         return torch.nn.functional.pad(wave - wave.mean(), (0, -spare)), 0
@@ -136,9 +133,6 @@ def mixed(first: Tensor, second: Tensor, ratio: float) -> Tensor:
     """(..., N) of which ``first`` is heard at ``ratio``, whatever the levels.   Tokozume et al. 2018, 1711.10282 eq. 2.
 
     p = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r); x = (p x1 + (1 - p) x2) / sqrt(p^2 + (1 - p)^2).
-
-    >>> mixed(torch.ones(2), torch.ones(2), 0.5)
-    tensor([1.4142, 1.4142])
     """
     p = 1 / (1 + float(10 ** ((level_db(first) - level_db(second)) / 20)) * (1 - ratio) / ratio)
     return (p * first + (1 - p) * second) / sqrt(p**2 + (1 - p) ** 2)
@@ -173,10 +167,6 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
 
     "a" also covers sources such as "a/b"; the longest matching name counts; rows of unnamed sources get 0.  Within a
     source a row is drawn by its own ``weight``.
-
-    >>> rows = [Row("1", ("x",), source="a"), Row("2", ("x",), source="b/c"), Row("3", ("x",), source="b/d")]
-    >>> weights(rows, {"a": 0.5, "b": 0.5}).tolist()
-    [0.5, 0.25, 0.25]
     """
     if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")

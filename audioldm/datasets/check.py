@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -87,16 +87,13 @@ class UnfitError(Exception):
     """What makes a clip unfit to train on: its kind, and the detail."""
 
 
-class Measures(NamedTuple):
-    seconds: float
-    clipping: float
-    loudness: float
-    digest: str  # of its samples as 16-bit numbers
-    strongest: int | None  # the channel to take instead of their mean, if they cancel each other
+def measure(
+    file: Reader, start: float, seconds: float | None, channel: int | None = None
+) -> tuple[dict[str, Any], str, int | None]:
+    """(a row's measured fields, the hash of its samples, the channel that is taken where all cancel) of a part.
 
-
-def measure(file: Reader, start: float, seconds: float | None, channel: int | None = None) -> Measures:
-    """Measure a part of a file, of the mean of its channels or of one of them.   Raises UnfitError."""
+    In one pass over its blocks; of the mean of its channels, or of one of them.   Raises UnfitError.
+    """
     mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
     digest, samples, low, high = hashlib.sha256(f"{file.rate}".encode()), 0, float("inf"), -float("inf")
     for array in file.blocks(start, seconds):
@@ -110,21 +107,22 @@ def measure(file: Reader, start: float, seconds: float | None, channel: int | No
         meter.add(wave)
         digest.update((wave.double() * 32767).round().short().numpy().tobytes())
         samples += len(wave)
-    result = Measures(samples / file.rate, tops.share(), meter.value(), digest.hexdigest(), mixer.strongest())
-    if result.strongest is not None and channel is None:
-        return measure(file, start, seconds, result.strongest)
+    if channel is None and (strongest := mixer.strongest()) is not None:
+        return measure(file, start, seconds, strongest)
     peak = max(-low, high)
-    flaws = (
-        (samples == 0, "corrupt", "no samples"),
-        (peak > LOUDEST, "level", f"peak {peak:.1e}"),
-        (peak < SILENT_PEAK, "silent", f"peak {peak:.1e}"),
-        ((high - low) / 2 < SILENT_PEAK and samples > 1, "silent", f"a constant of {low:.2g}"),
-        (samples < SHORTEST * file.rate, "short", f"{samples} samples"),
-    )
-    for wrong, kind, detail in flaws:
-        if wrong:
-            raise UnfitError(kind, detail)
-    return result
+    flaws = {
+        "corrupt": "no samples" if samples == 0 else "",
+        "level": f"peak {peak:.1e}" if peak > LOUDEST else "",
+        "silent": f"peak {peak:.1e}" if peak < SILENT_PEAK else "",
+        "short": f"{samples} samples" if samples < SHORTEST * file.rate else "",
+    }
+    if samples > 1 and peak >= SILENT_PEAK > (high - low) / 2:
+        flaws["silent"] = f"a constant of {low:.2g}"
+    if flaw := next((item for item in flaws.items() if item[1]), None):
+        raise UnfitError(*flaw)
+    fields = {"seconds": round(samples / file.rate, 6), "loudness": round(meter.value(), 2)}
+    fields |= {"rate": float(file.rate), "clipping": round(tops.share(), 6)}
+    return fields, digest.hexdigest(), channel
 
 
 def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
@@ -138,23 +136,21 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
         if row.sha256 not in ("", digest):
             raise UnfitError("changed", f"sha256 {digest[:12]} instead of {row.sha256[:12]}")
         with opened(row.path) as file:
-            result, rate = measure(file, row.start, row.seconds), float(file.rate)
-    except (UnfitError, AudioLDMError) as error:
-        if isinstance(error, AudioLDMError):
-            why = error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is ")
-            error = UnfitError("corrupt", why)
-        kind, detail = error.args
-        return None, [Finding(kind, row.path, detail)], ""
+            fields, samples, channel = measure(file, row.start, row.seconds)
+    except UnfitError as error:
+        return None, [Finding(error.args[0], row.path, error.args[1])], ""
+    except AudioLDMError as error:
+        why = error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is ")
+        return None, [Finding("corrupt", row.path, why)], ""
     notes = {}
-    if result.strongest is not None:
-        notes["antiphase"] = CANCEL.format(result.strongest + 1)
-    if result.clipping >= CLIPPED_SHARE:
-        notes["clipped"] = f"{100 * result.clipping:.2g} % of its samples"
-    if row.seconds is not None and result.seconds < row.seconds - SLACK:
-        notes["part"] = f"{result.seconds:.3f} of {row.seconds:g} s are there"
-    seconds, level, clipping = round(result.seconds, 6), round(result.loudness, 2), round(result.clipping, 6)
-    fit = replace(row, sha256=digest, seconds=seconds, loudness=level, rate=rate, clipping=clipping)
-    return fit, [Finding(kind, row.path, detail) for kind, detail in notes.items()], result.digest
+    if channel is not None:
+        notes["antiphase"] = CANCEL.format(channel + 1)
+    if fields["clipping"] >= CLIPPED_SHARE:
+        notes["clipped"] = f"{100 * fields['clipping']:.2g} % of its samples"
+    if row.seconds is not None and fields["seconds"] < row.seconds - SLACK:
+        notes["part"] = f"{fields['seconds']:.3f} of {row.seconds:g} s are there"
+    fit = replace(row, sha256=digest, **fields)
+    return fit, [Finding(kind, row.path, detail) for kind, detail in notes.items()], samples
 
 
 def check(rows: Sequence[Row], *, workers: int = 0) -> Report:

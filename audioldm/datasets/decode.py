@@ -254,9 +254,6 @@ def resample(wave: Tensor, source: int, target: int) -> Tensor:
     """Change the rate of (..., N) from ``source`` to ``target`` Hz; the length becomes ceil(N * target / source).
 
     Odd rates whose ratio has huge terms use the nearest small ratio (less than 0.02 cents away).
-
-    >>> resample(torch.zeros(44100), 44100, 16000).shape
-    torch.Size([16000])
     """
     if source == target or wave.shape[-1] == 0:
         return wave

@@ -159,9 +159,6 @@ def leaks(rows: Sequence[Row], more: Sequence[Collection[str]] = ()) -> list[str
 
     Shared is a file (``sha256``), a recording (``group``), a clip of a composed scene (``parts``), or one of the row's
     ``more`` marks.  No sound is read.
-
-    >>> leaks([Row("a", ("x",), group="g"), Row("b", ("x",), group="g", split="test")])
-    ['b is in test and of the same recording', None]
     """
     owners: dict[str, Row] = {}
     out: list[str | None] = [None] * len(rows)

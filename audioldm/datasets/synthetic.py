@@ -79,13 +79,7 @@ SOUNDS: dict[str, tuple[Callable[[Tensor, Generator], Tensor], tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class Synthetic(Dataset[Item]):
-    """``size`` sounds of ``seconds``, kinds in turn; item ``i`` depends on (seed, i) only; items are like AudioText's.
-
-    >>> from audioldm.spec import SPECS
-    >>> wave, caption, name = Synthetic(SPECS["16k_64"], 0.5, 7, seed=0)[1]
-    >>> wave.shape, name
-    (torch.Size([1, 8000]), 'high tone/1')
-    """
+    """``size`` sounds of ``seconds``, kinds in turn; item ``i``, which is like AudioText's, depends on (seed, i) only."""
 
     spec: AudioSpec
     seconds: float

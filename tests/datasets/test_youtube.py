@@ -9,8 +9,9 @@ import pytest
 from sounds import wav_bytes
 
 from audioldm.datasets.decode import read_mono
+from audioldm.datasets.manifest import Row
 from audioldm.datasets.prepare import youtube
-from audioldm.datasets.prepare.youtube import JOURNAL, Clip, fetch, is_permanent
+from audioldm.datasets.prepare.youtube import JOURNAL, fetch, is_permanent
 from audioldm.errors import AudioLDMError
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs `apt-get install ffmpeg`")
@@ -58,7 +59,8 @@ def test_a_fetch_goes_on_where_it_stopped_and_tells_failures_apart(server, tmp_p
     monkeypatch.setattr(youtube, "GIVE_UP", 1)
     quick = [word for word in youtube.OPTIONS if word not in ("--retries", "3", "--retry-sleep", "exp=5:60")]
     monkeypatch.setattr(youtube, "OPTIONS", (*quick, "--retries", "0"))
-    clips = [Clip(name, 0.5, 1.0) for name in ("fine", "gone", "busy")]
+    monkeypatch.setattr(youtube, "CLIP_SECONDS", 1.0)
+    clips = [Row(f"nowhere/{name}_0.5", ("x",)) for name in ("fine", "gone", "busy")]
     with pytest.raises(AudioLDMError, match=r"could not be had: .*goes on later") as caught:
         fetch(clips, tmp_path, address=server.address)
     assert caught.value.code == 1
@@ -97,4 +99,4 @@ def test_verdicts(said, fate):
 def test_what_is_needed_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AudioLDMError, match="ffmpeg"):
-        fetch([Clip("a", 0, 1)], tmp_path)
+        fetch([], tmp_path)

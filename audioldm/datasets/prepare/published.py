@@ -14,7 +14,7 @@ from typing import Any
 from audioldm.datasets.manifest import SPLITS, Row, split_of
 from audioldm.datasets.prepare import shared
 from audioldm.datasets.prepare.shared import AnyPath, Findings, Sounds, rows_of, table, words
-from audioldm.datasets.prepare.youtube import Clip
+from audioldm.datasets.prepare.youtube import CLIP_SECONDS
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.tables import Record, filled, lines, read_content, read_text, texts_of
@@ -25,7 +25,6 @@ ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|
 ESC10_CREDIT = re.compile(r"^- \*\*\[([^\]]+)\].*clip derived from \[.*\]\(.*\) by \*([^*]+)\*")
 ESC10_AUTHOR = "ESC-10 by K. J. Piczak"
 AGAIN = "Get the file again."
-CLIP_SECONDS = 10
 WAVCAPS = {
     "as_final": ("AudioSet_SL", "youtube/", "Y"),
     "bbc_final": ("BBC_Sound_Effects", "wavcaps/BBC_Sound_Effects/", ""),
@@ -75,12 +74,6 @@ def audiocaps(folder: AnyPath, *, audio: AnyPath | None = None, findings: Findin
         return youtube_row(sounds, video, start, end, clip["captions"], *clip["ids"], **more)
 
     return rows_of(clips.values(), row, findings)
-
-
-def clips(rows: Sequence[Row]) -> list[Clip]:
-    """The clips to fetch from YouTube: those of rows whose sound is not there."""
-    lost = [Path(row.path).name.rsplit("_", 1) for row in rows if not Path(row.path).is_file()]
-    return [Clip(video, float(start), CLIP_SECONDS) for video, start in lost]
 
 
 def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:

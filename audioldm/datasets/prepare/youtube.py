@@ -10,11 +10,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audioldm.datasets.manifest import Finding
+from audioldm.datasets.manifest import Finding, Row
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.progress import counted
@@ -26,7 +25,8 @@ OPTIONS = (
     "--ignore-config", "--no-playlist", "--quiet", "--no-warnings", "--no-progress", "--format", "bestaudio/best",
     "--extract-audio", "--audio-format", "flac", "--retries", "3", "--retry-sleep", "exp=5:60",
 )  # fmt: skip
-SECONDS = 300.0  # for one clip
+CLIP_SECONDS = 10.0
+SECONDS = 300.0  # of trying to get one clip
 GIVE_UP = 10  # so many passing failures in a row mean that no clip can be had now
 PERMANENT = (
     r"(?i)private video|video unavailable|is unavailable|not available|removed|terminated|copyright|members[- ]only"
@@ -38,26 +38,16 @@ PASSING = (
 )
 
 
-@dataclass(frozen=True)
-class Clip:
-    video: str
-    start: float
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.video}_{self.start:g}.flac"
-
-
 def is_permanent(said: str) -> bool:
     """Whether a clip is gone for good, by what yt-dlp said; what is not known passes."""
     return bool(re.search(PERMANENT, said)) and not re.search(PASSING, said)
 
 
-def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) -> list[Finding]:
-    """Get every clip that ``folder`` has not; findings are "gone" (for good) and "later".
+def fetch(rows: Sequence[Row], folder: str | Path, *, address: str = ADDRESS) -> list[Finding]:
+    """Get the clip VIDEO_START of every row whose file is called so and not there, nor VIDEO_START.flac in ``folder``.
 
-    Raises AudioLDMError without yt-dlp or ffmpeg, and after GIVE_UP passing failures in a row.
+    Findings are "gone" (for good) and "later".   Raises AudioLDMError without yt-dlp or ffmpeg, and after GIVE_UP
+    passing failures in a row.
     """
     there = {"yt-dlp": importlib.util.find_spec("yt_dlp"), "ffmpeg": shutil.which("ffmpeg")}
     if lost := [program for program, place in there.items() if not place]:
@@ -65,6 +55,8 @@ def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) 
         raise AudioLDMError(f"{lost[0]} is not installed.", hint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    files = [Path(f"{Path(row.path).name}.flac") for row in rows if not Path(row.path).is_file()]
+    files = [file for file in files if not inside(folder, file.name).is_file()]
     gone, findings, in_a_row = dict[str, str](), list[Finding](), 0
     for line in lines(read_text(folder / JOURNAL)) if (folder / JOURNAL).is_file() else []:
         with suppress(
@@ -72,35 +64,35 @@ def fetch(clips: Sequence[Clip], folder: str | Path, *, address: str = ADDRESS) 
         ):  # a killed run may have cut a line off
             entry = json.loads(line)
             gone[str(entry["clip"])] = str(entry["why"])
-    with open(folder / JOURNAL, "a", encoding="utf-8") as file:
-        for clip in counted([clip for clip in clips if not inside(folder, clip.name).is_file()], "clips"):
-            why = gone.get(clip.name) or attempt(clip, folder, address)
+    with open(folder / JOURNAL, "a", encoding="utf-8") as journal:
+        for file in counted(files, "clips"):
+            why = gone.get(file.name) or attempt(file.stem, folder, address)
             in_a_row = in_a_row + 1 if why and not is_permanent(why) else 0
             if why:
-                findings.append(Finding("later" if in_a_row else "gone", clip.name, why))
-            if why and not in_a_row and clip.name not in gone:
+                findings.append(Finding("later" if in_a_row else "gone", file.name, why))
+            if why and not in_a_row and file.name not in gone:
                 # the empty line ends what a killed run may have left
-                file.write("\n" + json.dumps({"clip": clip.name, "why": why}) + "\n")
-                file.flush()
+                journal.write("\n" + json.dumps({"clip": file.name, "why": why}) + "\n")
+                journal.flush()
             if in_a_row == GIVE_UP:
                 what = f"{GIVE_UP} clips in a row could not be had: {why}"
                 raise AudioLDMError(what, "The same command goes on later.", code=1)
     return findings
 
 
-def attempt(clip: Clip, folder: Path, address: str) -> str:
+def attempt(name: str, folder: Path, address: str) -> str:
     """Get one clip into a folder of its own, then in one move to its place; why it failed, or ""."""
+    video, start = name.rsplit("_", 1)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         command = [sys.executable, "-m", "yt_dlp", *OPTIONS, "--output", f"{part}/sound.%(ext)s"]
-        command += ["--download-sections", f"*{clip.start:g}-{clip.start + clip.seconds:g}"]
-        command += ["--", address.format(video=clip.video)]
+        command += ["--download-sections", f"*{start}-{float(start) + CLIP_SECONDS:g}", "--"]
         how: dict[str, Any] = {"capture_output": True, "errors": "replace", "stdin": subprocess.DEVNULL}
         try:
-            done = subprocess.run(command, timeout=SECONDS, **how)
+            done = subprocess.run([*command, address.format(video=video)], timeout=SECONDS, **how)
         except subprocess.TimeoutExpired:
             return f"timed out after {SECONDS:g} s"
         sound = Path(part) / "sound.flac"
         if done.returncode == 0 and sound.is_file() and sound.stat().st_size:
-            os.replace(sound, folder / clip.name)
+            os.replace(sound, folder / f"{name}.flac")
             return ""
         return (done.stderr.strip().splitlines() or ["yt-dlp left no sound"])[-1][:200]
