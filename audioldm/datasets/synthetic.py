@@ -79,7 +79,7 @@ SOUNDS: dict[str, tuple[Callable[[Tensor, Generator], Tensor], tuple[str, ...]]]
 
 @dataclass(frozen=True)
 class Synthetic(Dataset[Item]):
-    """``size`` sounds of ``seconds``, kinds in turn; item ``i``, which is like AudioText's, depends on (seed, i) only."""
+    """``size`` sounds of ``seconds``, kinds in turn, as AudioText gives them; item ``i`` depends on (seed, i) only."""
 
     spec: AudioSpec
     seconds: float
