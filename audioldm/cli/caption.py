@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import astuple
 from pathlib import Path
 
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
 from audioldm.cli.options.groups import device_option, load, model_option
@@ -43,7 +42,7 @@ class Caption(Force, DryRun, AsJson, Command):
     device: str = device_option()
 
     def run(self) -> None:
-        check_free(self.csv, self.filter, force=self.force)
+        self.check_free(self.csv, self.filter)
         folder = self.captioner or SHIPPED
         if not (folder / "config.json").is_file():
             hint = "Train one (audioldm train caption/captioner) and name it: --captioner FOLDER."

@@ -1,20 +1,19 @@
-"""Which clips a command makes, and the files of each: named after prompt and seed, checked before any work."""
+"""Which clips a command makes: prompts from a line or a table, and the files of each, checked before any work."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.checks import check_free
-from audioldm.cli.options.conditioning import AudioPrompt
-from audioldm.cli.options.groups import Output, Prompts, format_of
-from audioldm.cli.prompts import Row
+from audioldm import tables
+from audioldm.cli.options import groups, leaves
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256
@@ -22,6 +21,114 @@ from audioldm.tables import read_text
 
 with later():
     from audioldm.pipeline import outputs
+
+
+USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
+SETTINGS = ("seconds", "steps", "guidance", "negative")
+PARTS = (groups.Prompts, groups.Sampling, groups.Guidance)
+NUMBERS = {leaf.name: leaf for part in PARTS for leaf in leaves(part) if leaf.within}
+"""the options that are numbers, each with its range"""
+COLUMNS = ("prompt", "seed", *SETTINGS, "audio_prompt", "out")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt and what its table says beside it; what is None comes from the command line."""
+
+    prompt: str
+    place: str = "prompt"
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    audio_prompt: groups.AudioPrompt | None = None
+    out: str | None = None
+
+
+def read_rows(prompt: str | None, file: str | None) -> list[Row]:
+    """The prompts asked for, in order: ``prompt`` ("-" is standard input), or the rows of ``file``.
+
+    A file is .txt (one prompt a line), .csv, .tsv or .jsonl.   Raises AudioLDMError that names the first bad row.
+    """
+    if prompt not in (None, "-"):
+        if file is not None:
+            what = f"prompt={prompt!r} and --prompts {file} were both given."
+            raise AudioLDMError(what, "Give one of them.")
+        return [read_row({"prompt": prompt}, "prompt")]
+    if prompt is file is None and sys.stdin.isatty():
+        raise AudioLDMError("There is no prompt.", USE)
+    if file in (None, "-"):
+        stream = getattr(sys.stdin, "buffer", None)
+        text = sys.stdin.read() if stream is None else tables.read_text(stream, "standard input")
+        return read_table(text, Path("standard input"), kind_of(text))
+    path = Path(file)
+    if (kind := path.suffix.lower()) not in (".txt", *tables.TABLES):
+        what = f"--prompts {path}: {path.suffix or 'no suffix'} is not a known kind."
+        raise AudioLDMError(what, "Use .txt, .csv, .tsv or .jsonl.")
+    return read_table(tables.read_text(path), path, kind)
+
+
+def kind_of(text: str) -> str:
+    """What standard input holds: JSON objects, a table with a column prompt, or a prompt a line."""
+    first = next((line for line in tables.lines(text) if line.strip()), "")
+    names = {name.strip() for name in first.split(",")}
+    is_table = names <= {*COLUMNS, "caption"} and names & {"prompt", "caption"}
+    return ".jsonl" if first.lstrip().startswith("{") else ".csv" if is_table else ".txt"
+
+
+def read_table(text: str, path: Path, kind: str) -> list[Row]:
+    lines = tables.lines(text)
+    if kind == ".txt":
+        filled = tables.filled(lines, path)
+        records = [tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in filled]
+        table = tables.Table(["prompt"], records)
+    else:
+        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
+    names = table.columns
+    if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
+        known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
+        raise AudioLDMError(f"{path}: column {', '.join(map(repr, unknown))} is unknown.", known)
+    if len(set(names)) < len(names):
+        raise AudioLDMError(f"{path}: columns {names} name one thing twice.", "Leave one out.")
+    if names and not {"prompt", "caption", "audio_prompt"} & set(names):
+        raise AudioLDMError(f"{path}: columns {names} have no prompt.", "Name one of them prompt.")
+    rows, errors = list[Row](), [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
+    for record in table.records:
+        try:
+            rows.append(read_row(record.cells, record.where))
+        except AudioLDMError as error:
+            errors.append(error)
+    if errors:
+        more = f" ({len(errors) - 1} more rows are wrong.)" if len(errors) > 1 else ""
+        raise AudioLDMError(f"{errors[0].message}{more}", errors[0].hint)
+    if not rows:
+        raise AudioLDMError(f"{path} holds no prompt (it is empty).", USE)
+    return rows
+
+
+def read_row(cells: dict[str, Any], place: str) -> Row:
+    if {"prompt", "caption"} <= cells.keys():
+        raise AudioLDMError(f"{place}: prompt and caption name one thing twice.", "Leave one out.")
+    cells = {{"caption": "prompt"}.get(name, name): value for name, value in cells.items()}
+    values = {name: read_cell(name, value, f"{place}: {name}") for name, value in cells.items()}
+    prompt, reference = values.get("prompt") or "", values.get("audio_prompt")
+    if tables.is_null(prompt or reference):
+        where = f"{place}: prompt".removeprefix("prompt: ")
+        raise AudioLDMError(f"{where}={cells.get('prompt', '')!r} is empty.", USE)
+    settings = {name: values[name] for name in SETTINGS if values.get(name) is not None}
+    audio_prompt = groups.read_audio_prompt(reference, alone=not prompt, place=f"{place}: audio_prompt")
+    return Row(prompt, place, values.get("seed"), settings, audio_prompt, values.get("out"))
+
+
+def read_cell(name: str, value: Any, place: str) -> Any:
+    """A cell by the type of its column, in the range of its option; None where it is empty."""
+    if value is None or not str(value).strip():
+        return None
+    if (leaf := NUMBERS.get(name)) is not None:
+        number = leaf.read(value, place=place)
+        leaf.check(number, place)
+        return number
+    if not tables.is_text(value):
+        raise AudioLDMError(f"{place}={value!r} is no text.")
+    return value.strip()
 
 
 @dataclass(frozen=True)
@@ -34,11 +141,10 @@ class Clip:
     title: str = ""
     audio_format: str = "wav"
     settings: dict[str, Any] = field(default_factory=dict, hash=False)
-    audio_prompt: AudioPrompt | None = None
-    share: float = 0.0
-    """how far it is on the way to a second prompt"""
+    audio_prompt: groups.AudioPrompt | None = None
+    share: float = 0.0  # how far it is on the way to a second prompt
 
-    def files(self, output: Output) -> dict[str, Path]:
+    def files(self, output: groups.Output) -> dict[str, Path]:
         """Where it goes: its audio, figure and sidecar; without a figure where none is drawn."""
         kinds = {"audio": suffix_of(self.audio_format), "figure": "png", "sidecar": "json"}
         stem = output.folder / self.stem
@@ -65,14 +171,16 @@ def stem_of(text: str, seed: int, *marks: str) -> str:
     return f"{name or 'clip'}_seed{seed}"
 
 
-def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = "") -> list[list[Clip]]:
+def plan(
+    rows: Sequence[Row], prompts: groups.Prompts, output: groups.Output, *, title: str = ""
+) -> list[list[Clip]]:
     """The clips to make, each as its candidates; the one at place i of all prompts times -n has seed SEED + i.
 
-    ``title`` is what they are named after where they have no prompt.   Raises AudioLDMError where two would be one
-    file, or a name lies outside the folder of results.
+    ``title`` is what they are named after where they have no prompt.   Raises AudioLDMError where a name lies
+    outside the folder of results.
     """
     other, shares = prompts.shares()
-    groups: list[list[Clip]] = []
+    clips: list[list[Clip]] = []
     for share, (place, (row, take)) in product(shares, enumerate(product(rows, range(prompts.n)))):
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
@@ -81,53 +189,47 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
             sound = row.audio_prompt[0].stem
             like = f"like_{plain(sound, 24)}" if row.prompt else ""
             text = row.prompt or f"audio prompt {sound}"
-        groups.append([])
+        clips.append([])
         for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
             name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
             if row.out and prompts.n > 1:
                 name += f"_seed{seed}"
             inside(output.folder, name, where=f"{row.place}, out")
             about = (row.settings, row.audio_prompt, share)
-            groups[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
-    check_names(groups, output)
-    return groups
+            clips[-1].append(Clip(row.prompt, seed, name, text, audio_format, *about))
+    return clips
 
 
-def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
+def file_of(out: str | None, stem: str, output: groups.Output) -> tuple[str, str]:
     """A clip's name without ending and its format, of a table's ``out``, else of --out if it is a file, or ``stem``.
 
     The ending chooses the format where nothing else does.
     """
     place = Path(out or (output.out.name if output.is_file else stem))
-    ending = format_of(place)
+    ending = groups.format_of(place)
     audio_format = output.audio_format or ending or "wav"
     if ending not in (None, suffix_of(audio_format)):
         raise AudioLDMError(f"{place} does not end as format={audio_format} does.", "Leave out --format.")
     return (place.with_suffix("") if ending else place).as_posix(), audio_format
 
 
-def check_names(groups: Sequence[list[Clip]], output: Output) -> None:
-    if output.is_file and len(groups) > 1:
-        what = f"out={output.out} is one file, but {len(groups)} clips are to be made."
+def check_outputs(clips: Sequence[list[Clip]], output: groups.Output) -> None:
+    """Raise AudioLDMError unless each clip has files of its own, which can be written."""
+    if output.is_file and len(clips) > 1:
+        what = f"out={output.out} is one file, but {len(clips)} clips are to be made."
         raise AudioLDMError(what, "Name a folder.")
     names: dict[str, Clip] = {}
-    for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in groups):
+    for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in clips):
         if clip.stem in names:
             what = f"Two clips would be {clip.stem}: {names[clip.stem].prompt!r} and {clip.prompt!r}."
             raise AudioLDMError(what, "Give them other seeds, or names in a column out.")
         names[clip.stem] = clip
         if clip.audio_format == "m4a" and shutil.which("ffmpeg") is None:
             raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
-
-
-def check_outputs(groups: Iterable[list[Clip]], output: Output) -> None:
-    """Raise AudioLDMError unless every file can be written, and none is there already (but for --force)."""
-    paths = (path for clip in chain.from_iterable(groups) for path in clip.files(output).values())
-    check_free(*paths, force=output.force)
     outputs.check_writable(output.folder)
 
 
-def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
+def is_finished(clip: Clip, output: groups.Output, options: dict[str, Any]) -> bool:
     """Whether a clip is there whole, as its sidecar describes it.
 
     Raises AudioLDMError where it is whole but was made with other settings, unless --force may overwrite it.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.clips import Clip, check_names, check_outputs, file_of, stem_of
+from audioldm.cli.clips import Clip, check_outputs, file_of, stem_of
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
 from audioldm.cli.options.groups import Takes
@@ -73,7 +73,7 @@ class Edit(Making):
 
     def results(self) -> Iterator[dict[str, Any]]:
         prompt, keywords = self.takes.spans(self.text()) or self.text(), self.keywords()
-        clips = self.plan()
+        clips, name = self.plan(), self.name()
         with waiting("loading torch and the model"), loading():
             files = [sounds.read(path) for path in self.files()]
             self.check()
@@ -84,12 +84,7 @@ class Edit(Making):
             pipe, config, settings = self.load()
         del settings["seconds"]
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        about = {
-            "edit": self.name(),
-            "inputs": inputs,
-            "splice": self.splices,
-            "schedule": self.takes.schedule,
-        }
+        about = {"edit": name, "inputs": inputs, "splice": self.splices, "schedule": self.takes.schedule}
         made_by = {**settings, **config.settings(), **about, **keywords}
         waves = [file.mono(pipe.spec.rate) for file in files]
         with progress(len(clips), "takes") as advance:
@@ -98,17 +93,14 @@ class Edit(Making):
                 wave = self.edited(pipe, waves, prompt, guidance_config=config, **take, **settings)
                 file = self.spliced(files[0], wave, pipe) if self.splices else None
                 wave = (wave if file is None else file.mono(pipe.spec.rate)).float().cpu()
-                record = {
-                    "command": f"edit {self.name()}",
-                    "settings": made_by,
-                    "options": self.options(clip),
-                }
+                record = {"command": f"edit {name}", "settings": made_by, "options": self.options(clip)}
                 yield save(pipe, clip, wave.numpy(), record, self.output, file=file)
 
     def check_sounds(self, files: list[sounds.Sound]) -> None:
         """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
-        if regions := self.keywords().get("regions"):
-            edit.check_regions(regions, files[0].seconds)
+        regions = self.keywords().get("regions", [])
+        if (regions is None and self.name() == "inpaint") or regions:
+            edit.check_regions(regions or [], files[0].seconds)
         for path, sound in dict(zip(self.files(), files, strict=True)).items():
             for note in sound.notes(splice=self.splices):
                 could = "become one" in note and hasattr(self, "splice")
@@ -121,7 +113,6 @@ class Edit(Making):
         for seed in range(takes.seed, takes.seed + takes.n):
             stem, kind = file_of(None, stem_of(title, seed), output)
             clips.append([Clip(text, seed, stem, title, kind)])
-        check_names(clips, output)
         if self.splices:
             if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
                 raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
@@ -131,6 +122,7 @@ class Edit(Making):
             if kind not in ("wav", "flac"):
                 raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
         check_outputs(clips, output)
+        output.check_free(*(path for [clip] in clips for path in clip.files(output).values()))
         return [clip for [clip] in clips]
 
     def spliced(self, file: sounds.Sound, wave: torch.Tensor, pipe: audioldm.AudioLDM) -> sounds.Sound:
@@ -161,11 +153,7 @@ class Regional(Spliced):
         if len(self.begin) != len(self.end):
             counts = f"{len(self.begin)} --from and {len(self.end)} --to"
             raise AudioLDMError(f"{counts} were given.", "Give one --to for each --from.")
-        pairs = list(zip(self.begin, self.end, strict=True))
-        for begin, end in pairs:
-            if begin >= end:
-                raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
-        return {**super().keywords(), "regions": pairs or None}
+        return {**super().keywords(), "regions": list(zip(self.begin, self.end, strict=True)) or None}
 
 
 class Transfer(Regional):
@@ -192,11 +180,6 @@ class Inpaint(Regional):
     """
 
     rounds: int = option(1, *ROUNDS)
-
-    def keywords(self) -> dict[str, Any]:
-        if not self.begin and not self.end:
-            raise AudioLDMError("There is no region to make anew.", "Give --from and --to in seconds.")
-        return super().keywords()
 
 
 class Outpaint(Spliced):

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import click
 
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, say, show_text, waiting, would
 from audioldm.cli.options import AsJson, Command, CommandGroup, DryRun, Force, Group, argument, group, option
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
@@ -104,17 +103,8 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         if place is None:
             hint = "Give REFERENCE, or --manifest with --model."
             raise AudioLDMError("There is nothing to compare with.", hint)
-        check_free(self.out / "report.json", force=self.force)
-        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
-        frame = clips.Frame(self.crop, self.gain or "peak")
-        if self.protocol is None:
-            real = self.clips(place)
-        else:
-            listed = protocols.read(self.protocol)
-            frame = clips.Frame(self.crop or listed.seconds, self.gain or listed.gain)  # type: ignore[arg-type]
-            about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
-            rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
-            real = clips.from_rows(rows, captions=self.captions)
+        self.check_free(self.out / "report.json")
+        real, frame, about = self.asked(place)
         if self.dry_run:
             self.generation.check()
             would(f"clips would be scored against {len(real)} of {place}, in {self.out}")
@@ -132,6 +122,17 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         files["clips.csv"] = report.as_csv(scores)
         outputs.publish({self.out / name: content for name, content in files.items()})
         self.show(scores.as_dict(), f"{files['report.md']}{self.out / 'report.html'}")
+
+    def asked(self, place: Path) -> tuple[list[clips.Clip], clips.Frame, dict[str, Any]]:
+        """The real clips, the frame of all clips, and what a report says of the list."""
+        about: dict[str, Any] = {"captions": self.captions, "split": self.split}
+        if self.protocol is None:
+            return self.clips(place), clips.Frame(self.crop, self.gain or "peak"), about
+        listed = protocols.read(self.protocol)
+        frame = clips.Frame(self.crop or listed.seconds, self.gain or listed.gain)  # type: ignore[arg-type]
+        about |= {"protocol": listed.name, "protocol_sha256": listed.sha256, "asked": len(listed.items)}
+        rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
+        return clips.from_rows(rows, captions=self.captions), frame, about
 
     def of_folders(
         self, place: Path, real: list[clips.Clip], frame: clips.Frame
@@ -206,11 +207,10 @@ class Prompts(Force, DryRun, AsJson, Command):
         making = self.generation
         if self.folder is not None and making.model.model is not None and self.real is None:
             raise AudioLDMError("--clips and --model were both given.", "Give the one to judge.")
-        check_free(*reports, force=self.force)
+        self.check_free(*reports)
         net = yamnet.YamNet()
         asked, findings = judge.read_prompts(self.file, net.class_names)
-        real = Rows(split="any").clips(self.real) if self.real else []
-        existing = clips.from_folder(self.folder) if self.folder is not None else None
+        real, rows = Rows(split="any").clips(self.real) if self.real else [], list[Any]()
         if self.dry_run:
             making.check()
             clips_of = f"{self.seeds} clips of each of {len(asked)} prompts"
@@ -218,30 +218,30 @@ class Prompts(Force, DryRun, AsJson, Command):
             return
         about: dict[str, Any] = {"list": str(self.file), "seeds": self.seeds, "versions": outputs.versions()}
         about["embedder"] = {"name": net.name, "sha256": net.sha256}
-        pipe, rows = making.load() if existing is None or real else None, list[Any]()
-        if pipe is not None:
+        if pipe := making.load() if self.folder is None or real else None:
             settings = {**vars(pipe.defaults), **making.settings(), "dtype": str(pipe.dtype)}
             about |= {"model": {"name": pipe.name, "sha256": pipe.hashes}, "settings": settings}
-        if existing is not None:
-            about["clips"] = str(self.folder)
-            source, left = judge.existing(existing, asked)
-            findings += left
-        elif pipe is not None:
             source = judge.generated(making.clips(pipe, self.out))
+        if self.folder is not None:
+            about["clips"] = str(self.folder)
+            source, left = judge.existing(clips.from_folder(self.folder), asked)
+            findings += left
         with waiting("judging"):
             results = list(judge.evaluate_prompts(asked, source, net, seeds=self.seeds))
             findings += [f"{result.name}: {result.error}" for result in results if result.error]
-            if pipe is not None and real:
+            if pipe and real:
                 codec = generation.Codec(pipe, making.length(pipe))
                 *rows, unread = judge.evaluate_real(real, asked, codec, net)
                 findings += unread
-        report = judge.Report(results, rows, about, findings)
-        outputs.publish(dict(zip(reports, (report.json(), report.markdown(), report.csv()), strict=True)))
-        for finding in findings:
+        self.report(judge.Report(results, rows, about, findings), reports)
+
+    def report(self, report: judge.Report, paths: list[Path]) -> None:
+        outputs.publish(dict(zip(paths, (report.json(), report.markdown(), report.csv()), strict=True)))
+        for finding in report.findings:
             say(finding)
         print(report.json() if self.as_json else report.markdown(), end="")
-        if not any(result.clips for result in results):
-            raise AudioLDMError("No prompt gave a clip.", f"See {reports[0]}.", code=1)
+        if not any(result.clips for result in report.results):
+            raise AudioLDMError("No prompt gave a clip.", f"See {paths[0]}.", code=1)
 
 
 class Bits(AsJson, Command):
@@ -292,7 +292,7 @@ class Protocol(Force, Rows, Command):
 
     def run(self) -> None:
         out, source = self.out, self.source
-        check_free(out, force=self.force)
+        self.check_free(out)
         about = f"{source.name}, split {self.split}, caption {self.captions}"
         frame = protocols.Protocol(out.stem, about, self.captions, self.seconds, self.gain, items=())
         written = protocols.of_rows(self.read(source), frame)
@@ -305,7 +305,6 @@ class Embedders(AsJson, Command):
 
     Examples:
       audioldm evaluate embedders
-      audioldm evaluate embedders --json
     """
 
     def run(self) -> None:

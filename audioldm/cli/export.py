@@ -1,4 +1,4 @@
-"""``audioldm export``: a model of any form, or the parts of runs, as one folder or file that others open too."""
+"""What others open: ``audioldm export`` writes models, ``audioldm adapter`` shows and writes adapters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import say, show_text, waiting, warned, would
-from audioldm.cli.options import Command, DryRun, Force, Group, argument, option, setting
-from audioldm.cli.options.groups import PublishedOptions, Sampling, load
+from audioldm.cli.options import AsJson, Command, DryRun, Force, Group, argument, group, option, setting
+from audioldm.cli.options.groups import PublishedOptions, Sampling, load, model_option
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import published
@@ -18,6 +17,8 @@ with later():
     import torch
 
     from audioldm import components
+    from audioldm.adapters import adapter as adapters
+    from audioldm.adapters import files, words
     from audioldm.convert import checkpoint, original, reference
     from audioldm.convert import model as models
     from audioldm.convert import onnx as graphs
@@ -72,11 +73,11 @@ class Export(Force, DryRun, Command):
         if self.onnx is not None:
             if self.out or named:
                 raise AudioLDMError("--onnx goes with a REF alone.", "Export the parts to a folder first.")
-            check_free(self.onnx / "model.json", force=self.force)
+            self.check_free(self.onnx / "model.json")
             return self.onnx
         if self.out is None:
             raise AudioLDMError("There is no place to write to.", "Name it by --out, or by --onnx.")
-        check_free(self.out if self.out.is_file() else self.out / "model_index.json", force=self.force)
+        self.check_free(self.out if self.out.is_file() else self.out / "model_index.json")
         if self.ref is None and len(named.keys() - {"t5"}) < 4:
             hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
             raise AudioLDMError("Not all parts were named.", hint)
@@ -159,3 +160,66 @@ def joined(named: dict[str, str], options: PublishedOptions) -> components.Compo
     encoder = None if t5 is None else reference.open_part(t5, "text_encoder")
     model = reference.join_run(run, unet=reference.open_part(ldm, "unet"), **parts, t5=encoder)
     return replace(audioldm.AudioLDM.of(model), name="mine")
+
+
+class OneFile(Group):
+    file: Path = argument(..., "An adapter of ours, of kohya (LyCORIS) or of peft.")
+    model: str | None = model_option("The model it is for.")
+
+    def open(self) -> adapters.Adapter | words.Words:
+        """The adapter, warnings on stderr; the model is loaded only if the file's names need it."""
+        kohya = any(key.startswith(files.KOHYA) for key in files.load(self.file)[0])
+        net = load(self.model, device="cpu").unet if kohya else None
+        with warned():
+            return files.read(self.file, net)
+
+
+class Show(AsJson, OneFile, Command):
+    """Kind, rank, targets, base, and what it was trained for.
+
+    Examples:
+      audioldm adapter show runs/personal/lora/model/adapter.safetensors
+      audioldm adapter show kohya.safetensors -m my_model --json
+    """
+
+    def run(self) -> None:
+        adapter, lines = self.open(), []
+        table: dict[str, Any] = {"kind": adapter.kind, "parameters": adapter.parameters}
+        if isinstance(adapter, words.Words):
+            table |= {"word": adapter.word, "rank": len(adapter.rows)}
+        else:
+            table |= {"rank": adapter.rank, "alpha": adapter.alpha, "layers": len(adapter.layers)}
+            table["targets"] = list(adapter.targets)
+        table |= {"base": adapter.base, **adapter.about, "bytes": self.file.stat().st_size}
+        for name, value in table.items():
+            if isinstance(value, list):
+                value = ", ".join(value[:12] + ["..."] * (len(value) > 12))
+            lines.append(f"{name}: {value}")
+        self.show(table, "\n".join(lines))
+
+
+class Convert(Force, OneFile, Command):
+    """Write an adapter in another layout; the change that it makes stays the same.
+
+    Examples:
+      audioldm adapter convert mine.safetensors --to kohya -o mine_kohya.safetensors
+      audioldm adapter convert their/adapter_model.safetensors -o mine.safetensors
+    """
+
+    out: Path = option(..., "File to write; for peft a folder.", "-o", "PATH")
+    to: Literal["audioldm", "kohya", "peft"] = option("audioldm", "Layout.")
+
+    def run(self) -> None:
+        self.check_free(self.out)
+        if self.to != "peft" and self.out.suffix != ".safetensors":
+            raise AudioLDMError(f"out={self.out} is no .safetensors.", "Name a file that ends so.")
+        adapter, paths = self.open(), [self.out]
+        if self.to == "audioldm":
+            files.write(self.out, adapter)
+        else:
+            paths = files.export(self.out, adapter, self.to)
+        for path in paths:
+            show_text(path)
+
+
+adapter = group("Look into an adapter file, or write it as others read it.", (Show, Convert))

@@ -1,7 +1,8 @@
-"""``audioldm generate``: prompts in, sounds out."""
+"""``audioldm generate``: prompts in, sounds out, and the sound of a sidecar again."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,27 +12,24 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.clips import Clip, check_outputs, is_finished, plan
+from audioldm.cli.clips import Clip, Row, check_outputs, is_finished, plan, read_rows
 from audioldm.cli.console import progress, say, waiting, warned
-from audioldm.cli.options import argument, changed, option
-from audioldm.cli.options.conditioning import SoundConditions, read_audio_prompt, sound_embedding
-from audioldm.cli.options.groups import Guidance, ModelOptions, Output, Prompts, Sampling
-from audioldm.cli.prompts import Row, read_rows
+from audioldm.cli.options import Between, Group, argument, changed, groups, option, restored, setting
 from audioldm.cli.results import Making, Wave, pcm16, save, wav_header
 from audioldm.cli.startup import later, loading
 from audioldm.errors import AudioLDMError
 from audioldm.paths import sha256, sweep
+from audioldm.tables import read_text
 
 with later():
     import torch
 
     from audioldm import batch
-    from audioldm.cli import replay
-    from audioldm.control import maps
-    from audioldm.pipeline import conditions, draws, longform, spans
+    from audioldm.cli import edit
+    from audioldm.pipeline import conditions, draws, longform
 
 
-class ManyOutputs(Output):
+class ManyOutputs(groups.Output):
     resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
     replay: Path | None = option(None, "Make the sound of a .json again, and compare.", "FILE.json")
 
@@ -65,12 +63,12 @@ class Generate(Making):
 
     prompt: str | None = argument(None, "What to hear, in quotes; - reads prompts from standard input.")
     stream: bool = option(False, "Write a WAV to standard output while it is made; of -, line by line.")
-    prompts: Prompts = Prompts()
-    sampling: Sampling = Sampling()
-    guidance: Guidance = Guidance()
-    conditions: SoundConditions = SoundConditions()
+    prompts: groups.Prompts = groups.Prompts()
+    sampling: groups.Sampling = groups.Sampling()
+    guidance: groups.Guidance = groups.Guidance()
+    conditions: groups.SoundConditions = groups.SoundConditions()
     output: ManyOutputs = ManyOutputs()
-    model: ModelOptions = ModelOptions()
+    model: groups.ModelOptions = groups.ModelOptions()
 
     def options(self, clip: Clip) -> dict[str, Any]:
         """The options that make ``clip`` alone, by which ``--replay`` makes it again and ``--resume`` compares it."""
@@ -86,86 +84,84 @@ class Generate(Making):
 
     def results(self) -> Iterator[dict[str, Any]]:
         if self.output.replay is not None:
-            yield from replay.replay(self, self.output.replay)
+            yield from replay(self, self.output.replay)
         elif self.stream:
             stream(self)
+        elif not (clips := self.planned()):
+            say("every clip is there already.")
+        elif self.output.dry_run:
+            self.show_clips(clips)
         else:
-            groups, timeline, sources = self.planned()
-            if self.output.dry_run:
-                self.show_groups(groups)
-            elif groups:
-                yield from Session(self, timeline, sources).results(groups)
-            else:
-                say("every clip is there already.")
+            yield from Session(self).results(clips)
 
-    def show_groups(self, groups: list[list[Clip]]) -> None:
+    def show_clips(self, clips: list[list[Clip]]) -> None:
         rerank = self.prompts.rerank
         self.check()
         best = f"clips, each the best of {rerank}," if rerank > 1 else "clips"
-        self.show_plan([(group[0], self.options(group[0])) for group in groups], best)
+        self.show_plan([(first, self.options(first)) for first, *_ in clips], best)
 
-    def planned(self) -> tuple[list[list[Clip]], list[spans.Span] | None, list[maps.MapSource]]:
-        """The clips that this process makes, whose files can be written, their schedule, and the maps to follow.
+    def planned(self) -> list[list[Clip]]:
+        """The clips that this process makes, each as its candidates, whose files can be written.
 
         With --resume only those that are not there, whole and as asked for.
         """
-        output, (rows, timeline, title) = self.output, self.rows()
-        groups = plan(rows, self.prompts, output, title=title)
+        output = self.output
+        clips = plan(self.rows(), self.prompts, output, title=self.guidance.guidance_class or "")
+        self.conditions.check()
+        check_outputs(clips, output)
         # where torchrun started n processes each makes every n-th
-        groups = groups[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
-        sources = self.conditions.check()
+        clips = clips[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
         if not output.resume:
-            check_outputs(groups, output)
-        elif self.prompts.rerank > 1:
+            output.check_free(
+                *(path for group in clips for clip in group for path in clip.files(output).values())
+            )
+            return clips
+        if self.prompts.rerank > 1:
             raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
-        else:
-            for folder in {group[0].files(output)["audio"].parent for group in groups}:
-                sweep(folder)
-            groups = [one for one in groups if not is_finished(one[0], output, self.options(one[0]))]
-        return groups, timeline, sources
+        for folder in {clip.files(output)["audio"].parent for [clip] in clips}:
+            sweep(folder)
+        return [[clip] for [clip] in clips if not is_finished(clip, output, self.options(clip))]
 
-    def rows(self) -> tuple[list[Row], list[spans.Span] | None, str]:
-        """The prompts, their schedule, and what clips without a prompt are called after."""
-        prompts, sound, title = self.prompts, self.conditions.audio_prompt, self.guidance.guidance_class or ""
-        timeline, prompted = prompts.spans(self.prompt), (self.prompt, prompts.prompts) != (None, None)
-        alone = not prompted and any((sound, title))
-        reference = read_audio_prompt(sound, alone=alone)
-        if timeline is not None:
+    def rows(self) -> list[Row]:
+        prompts, sound = self.prompts, self.conditions.audio_prompt
+        prompted = (self.prompt, prompts.prompts) != (None, None)
+        alone = not prompted and any((sound, self.guidance.guidance_class))
+        reference = groups.read_audio_prompt(sound, alone=alone)
+        if prompts.spans(self.prompt) is not None:
             if reference is not None:
                 raise AudioLDMError("schedule does not go with --audio-prompt.", "Leave one out.")
-            return [Row(prompts.schedule or "", "schedule")], timeline, ""
+            return [Row(prompts.schedule or "", "schedule")]
         if alone:
             if (other := prompts.interpolate_to) is not None:
                 raise AudioLDMError(f"interpolate-to={other!r} has no prompt to come from.", "Give one.")
-            return [Row("", "audio-prompt", audio_prompt=reference)], None, title
+            return [Row("", "audio-prompt", audio_prompt=reference)]
         rows = read_rows(self.prompt, prompts.prompts)
         if self.conditions.ip_adapter is not None and any(row.audio_prompt for row in rows):
             what = "A column audio_prompt does not go with --ip-adapter."
             raise AudioLDMError(what, "Give --audio-prompt.")
-        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows], None, ""
+        return [replace(row, audio_prompt=row.audio_prompt or reference) for row in rows]
 
 
 class Session:
     """The model that a command loads, and all that its clips have in common.   Raises AudioLDMError."""
 
-    def __init__(
-        self, request: Generate, timeline: list[spans.Span] | None, sources: list[maps.MapSource]
-    ) -> None:
-        self.request, self.timeline, self.prompts = request, timeline, request.prompts
+    def __init__(self, request: Generate) -> None:
+        self.request, self.prompts = request, request.prompts
+        self.timeline, sources = self.prompts.spans(request.prompt), request.conditions.check()
         with waiting("loading torch and the model"), loading():
             request.check()
             pipe, self.config, self.settings = request.load()
         if self.prompts.rerank > 1:
             conditions.check_can_hear(pipe, "rerank")
-        if timeline and request.sampling.seconds is None:
-            self.settings["seconds"] = timeline[-1].end
+        if self.timeline and request.sampling.seconds is None:
+            self.settings["seconds"] = self.timeline[-1].end
         self.pipe = request.conditions.apply(pipe, sources, self.settings["seconds"])
-        self.embedding = cache(partial(sound_embedding, self.pipe))
-        """of an audio prompt that is mixed into the condition; each is made once"""
+        # of an audio prompt that is mixed into the condition; each is made once
+        self.embedding = cache(partial(groups.sound_embedding, self.pipe))
 
-    def results(self, groups: list[list[Clip]]) -> Iterator[dict[str, Any]]:
-        """Make and save the best of each group.   Raises AudioLDMError at the end where some failed."""
-        clips, failures = list(chain.from_iterable(groups)), 0
+    def results(self, plan: list[list[Clip]]) -> Iterator[dict[str, Any]]:
+        """Make and save the best of each clip's candidates.   Raises AudioLDMError at the end where some failed."""
+        clips, failures = list(chain.from_iterable(plan)), 0
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = (wave for batch in self.batches(clips) for wave in self.waves(batch, len(clips), advance))
             while group := list(islice(waves, self.prompts.rerank)):
@@ -174,7 +170,7 @@ class Session:
                 else:
                     failures += 1
         if failures:
-            what = f"{failures} of {len(groups)} clips failed."
+            what = f"{failures} of {len(plan)} clips failed."
             raise AudioLDMError(what, "--resume makes what is missing.", code=1)
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
@@ -236,11 +232,9 @@ class Session:
         condition = self.pipe.encode_text([clip.prompt])
         if other and (film := self.pipe.encode_text([other]).film) is not None:
             condition = conditions.between(self.pipe, condition, film, clip.share)
-        return (
-            condition
-            if path is None
-            else conditions.between(self.pipe, condition, self.embedding(path), share)
-        )
+        if path is not None:
+            condition = conditions.between(self.pipe, condition, self.embedding(path), share)
+        return condition
 
     def save(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> dict[str, Any]:
         """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
@@ -286,15 +280,101 @@ def stream(request: Generate) -> None:
     if sys.stdout.isatty():
         hint = "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -"
         raise AudioLDMError("--stream writes sound, and standard output is a terminal.", hint)
-    timeline, text = prompts.spans(request.prompt), request.prompt or prompts.schedule
+    text = request.prompt or prompts.schedule
     if text is None:
         raise AudioLDMError("There is no prompt.", "Give one in quotes, or - for standard input.")
-    session, out = Session(request, timeline, []), sys.stdout.buffer
+    session, out = Session(request), sys.stdout.buffer
     out.write(wav_header(session.pipe.spec.rate))
-    made_by = {"timeline": timeline, "guidance_config": session.config, **session.settings}
+    made_by = {"timeline": session.timeline, "guidance_config": session.config, **session.settings}
     texts = sys.stdin if text == "-" else [text]
     for place, text in enumerate(filter(None, map(str.strip, texts))):
         with warned():
             for piece in session.pipe.stream(text, seed=prompts.seed + place, **made_by):
                 out.write(pcm16(piece))
                 out.flush()
+
+
+PLACE = Path("out/replay")  # Where it writes unless ``--out`` names another place
+
+
+class Machine(Group):
+    """What of a sidecar, beside its options, decides the bytes."""
+
+    seed: int = setting(0, "", groups.SEEDS)
+    threads: int = setting(1, "", Between(1, 1024))
+    batch_size: int = setting(1, "", Between(1, 4096))
+    batch_row: int = setting(0, "", Between(0, 4095))
+
+
+def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
+    """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
+
+    ``request`` says where it goes, and may say what computes it.   Raises AudioLDMError.
+    """
+    if request.prompt is not None or request.prompts.prompts is not None:
+        raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
+    record, machine = read_sidecar(path)
+    options = {**record["options"], **changed(request.model)}
+    kind: type[Making] = edit.EDITS.get(record["command"].removeprefix("edit "), Generate)
+    again = restored(kind, options)
+    out = PLACE if request.output.out == Path("out") else request.output.out
+    before = {name: getattr(again.output, name) for name in ("audio_format", "normalize", "lufs")}
+    again = replace(again, output=replace(request.output, out=out, replay=None, **before))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(machine.threads)
+    try:
+        if isinstance(again, edit.Edit):
+            results = replace(again, takes=replace(again.takes, seed=machine.seed)).results()
+        else:
+            assert isinstance(again, Generate)
+            prompts = replace(again.prompts, seed=machine.seed)
+            prompt = (record["prompt"] or None) if prompts.schedule is None else None
+            results = generated(replace(again, prompt=prompt, prompts=prompts), machine)
+        for result in results:
+            yield result
+            compare(path, record, result)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def generated(request: Generate, machine: Machine) -> Iterator[dict[str, Any]]:
+    """The clip of ``audioldm generate``, in the place of its batch that it had."""
+    clips = request.planned()
+    if request.output.dry_run:
+        request.show_clips(clips)
+        return
+    session, [[clip]], size = Session(request), clips, machine.batch_size
+    with progress(session.settings_of(clip)["steps"] * size) as advance:
+        wave = session.sample([clip] * size, advance)[machine.batch_row]
+    yield session.save([(clip, wave, {"batch_size": size, "batch_row": machine.batch_row})])
+
+
+def read_sidecar(path: Path) -> tuple[dict[str, Any], Machine]:
+    """A sidecar and what of it decides the bytes.   Raises AudioLDMError where it has not all that a replay needs."""
+    try:
+        record: dict[str, Any] = json.loads(read_text(path))
+        about = {name: record["machine"][name] for name in ("threads", "batch_size", "batch_row")}
+        machine = restored(Machine, {**about, "seed": record["seed"]})
+        texts = (record["prompt"], record["sound"]["sha256"], record["command"])
+        if not isinstance(record["options"], dict) or set(map(type, texts)) != {str}:
+            raise ValueError("a value of another type")
+        if machine.batch_row >= machine.batch_size:
+            raise ValueError("a batch without its row")
+    except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        what = f"replay={path} is no sidecar of a clip ({reason})."
+        raise AudioLDMError(what, "Name the .json beside a sound.") from error
+    return record, machine
+
+
+def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
+    """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
+    if result["sound"]["sha256"] == record["sound"]["sha256"]:
+        say(f"{path}: the same bytes.")
+        return
+    changes = []
+    for part in ("versions", "machine", "settings", "model"):
+        old, new = record.get(part, {}), json.loads(json.dumps(result[part]))
+        for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+            changes.append(f"{part}.{name} was {old.get(name)!r}, is {new.get(name)!r}")
+    say(f"{path}: other bytes. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")

@@ -23,6 +23,7 @@ from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Steps
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.spec import AudioSpec
 
 with later():
     import numpy as np
@@ -30,20 +31,17 @@ with later():
     import torch
 
     from audioldm import components
-    from audioldm.cli import figure
     from audioldm.datasets import decode, loudness
+    from audioldm.evaluation import picture
     from audioldm.pipeline import audioldm, outputs, sounds
     from audioldm.pipeline import guidance as pipeline_guidance
+    from audioldm.signal import decibels
 
 Wave: TypeAlias = "np.typing.NDArray[np.float32]"
-Record = dict[str, Any]
-"""of a clip, as its sidecar holds it"""
-CEILING_DB = -0.1
-"""True peak that a clip is scaled down to where it would be beyond full scale"""
-NORMAL_DB = -1.0
-"""True peak that ``--normalize`` gives"""
-OVERSAMPLING = 4
-"""ITU-R BS.1770-4, annex 2: enough to find the peaks between the samples to 0.6 dB"""
+Record = dict[str, Any]  # of a clip, as its sidecar holds it
+CEILING_DB = -0.1  # True peak that a clip is scaled down to where it would be beyond full scale
+NORMAL_DB = -1.0  # True peak that ``--normalize`` gives
+OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2: enough to find the peaks between the samples to 0.6 dB
 
 
 class Making(Command):
@@ -108,8 +106,7 @@ class Level:
     peak: float
     true_peak: float
     """with the peaks between samples (BS.1770-4), as heard after a digital-to-analogue converter"""
-    clipped: int
-    """samples at or beyond full scale, as the model gave them"""
+    clipped: int  # samples at or beyond full scale, as the model gave them
     samples: int
     gain_db: float = 0.0
 
@@ -176,13 +173,8 @@ def pcm16(wave: torch.Tensor) -> bytes:
 
 
 def save(
-    pipe: audioldm.AudioLDM,
-    clip: Clip,
-    wave: Wave,
-    record: Record,
-    output: Output,
-    file: sounds.Sound | None = None,
-) -> Record:
+    pipe: audioldm.AudioLDM, clip: Clip, wave: Wave, record: Record, output: Output, file: sounds.Sound | None = None
+) -> Record:  # fmt: skip
     """Write the files of one clip together, ``file`` as its sound if there is one; returns its sidecar and paths.
 
     ``record`` is what the sidecar says beside prompt, seed, model, sound and versions.
@@ -201,7 +193,7 @@ def save(
     contents: dict[Path, bytes | str] = {}
     contents[files["sidecar"]] = json.dumps(sidecar, indent=2, ensure_ascii=False) + "\n"
     if "figure" in files:
-        contents[files["figure"]] = figure.draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
+        contents[files["figure"]] = draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
     outputs.publish({**contents, files["audio"]: audio})
     if file is None:
         warn_of_level(files["audio"], level, output)
@@ -232,3 +224,36 @@ def warn_of_level(path: Path, level: Level, output: Output) -> None:
         quieter = f"so it is {-level.gain_db:.1f} dB quieter (gain_db in its .json)"
         use = "Lower --guidance for a less driven sound, or choose --lufs."
         say(f"{path}: true peak {level.true_peak:.3g} of full scale, {quieter}. {use}")
+
+
+def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:
+    """PNG of ``wave`` (N,): amplitude against time, and the log-mel of ``spec`` in dB below."""
+    # fixed margins: matplotlib's solver would draw everything twice
+    figure = picture.Picture(figsize=(8, 5), layout="none")
+    places = {"left": 0.1, "right": 0.86, "bottom": 0.1, "top": 0.94, "hspace": 0.08}
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2), gridspec_kw=places)
+    line = " ".join(title.split())  # of 80 characters, without mathematics
+    line = (line if len(line) <= 80 else f"{line[:79]}…").replace("$", r"\$")
+    upper.plot(np.arange(wave.size) / spec.rate, wave, linewidth=0.4)
+    upper.set(title=line, ylabel="amplitude", ylim=(-1.05, 1.05))
+    levels, seconds = decibels.mel_decibels(wave, spec), wave.size / spec.rate
+    image = lower.imshow(
+        levels.T, origin="lower", aspect="auto", cmap="magma", vmin=levels.max() - decibels.RANGE_DB,
+        vmax=levels.max(), extent=(0, seconds, -0.5, spec.mels - 0.5), interpolation="nearest",
+    )  # fmt: skip
+    lower.set(xlabel="time (s)", ylabel="mel frequency (Hz)", xlim=(0, seconds))
+    ticks = [hertz for hertz in decibels.TICKS_HZ if spec.fmin <= hertz <= spec.fmax]
+    lower.set_yticks(decibels.mel_position(np.array(ticks), spec), labels=[str(hertz) for hertz in ticks])
+    figure.colorbar(image, cax=figure.add_axes((0.88, 0.1, 0.02, 0.54)), label="mel magnitude (dB)")
+    return figure.png()
+
+
+def strip(wave: Wave) -> bytes:
+    """PNG of the waveform (N,) alone, without margins: seconds run from its left edge to its right."""
+    figure = picture.Picture(figsize=(10, 1.6), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.plot(np.arange(wave.size), wave, linewidth=0.4, color="#1d4ed8")
+    top = 1.05 * max(1e-3, float(np.abs(wave).max()))
+    axes.set(xlim=(0, max(1, wave.size - 1)), ylim=(-top, top))
+    axes.axis("off")
+    return figure.png(dpi=80)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
 from audioldm.cli.startup import later
@@ -203,7 +202,7 @@ class Ema(Force, Command):
         here, there = run.resolve(), out.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise AudioLDMError(f"{out} and {run} hold one another.", "Name another folder for the average.")
-        check_free(out, force=self.force)
+        self.check_free(out)
         if out.exists() and not (out / "model").is_dir():
             raise AudioLDMError(f"{out} is no run.", "--force replaces only a run's folder; name another.")
         with waiting("combining"):

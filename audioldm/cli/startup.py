@@ -14,8 +14,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-PAUSE = 0.05
-"""Seconds until an ignored interrupt is tried again, which has left the callback by then."""
+PAUSE = 0.05  # Seconds until an ignored interrupt is tried again, which has left the callback by then
 
 
 class Later:
@@ -37,11 +36,8 @@ def later() -> Iterator[None]:
     now = builtins.__import__
 
     def lazy(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        return (
-            SimpleNamespace(**{part: Later(f"{name}.{part}") for part in fromlist})
-            if fromlist
-            else Later(name)
-        )
+        parts = {part: Later(f"{name}.{part}") for part in fromlist or ()}
+        return SimpleNamespace(**parts) if parts else Later(name)
 
     builtins.__import__ = lazy
     try:

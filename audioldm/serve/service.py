@@ -11,14 +11,12 @@ from uuid import uuid4
 
 from torch import Tensor
 
-from audioldm.cli.checks import check_parts
-from audioldm.cli.clips import Clip, stem_of
+from audioldm.cli.clips import NUMBERS, Clip, stem_of
 from audioldm.cli.console import warned
 from audioldm.cli.edit import EDITS as COMMANDS
 from audioldm.cli.edit import OneFile
 from audioldm.cli.options import build
-from audioldm.cli.options.groups import Output
-from audioldm.cli.prompts import NUMBERS
+from audioldm.cli.options.groups import Output, check_parts
 from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError

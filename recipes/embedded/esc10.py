@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from audioldm.cli.app import run
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import json_text, progress, waiting, would
 from audioldm.cli.evaluate import Generation
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, option
@@ -265,7 +264,7 @@ class Esc10(AsJson, DryRun, Force, Command):
             raise AudioLDMError(f"There is no folder {folder}.", "Give --folder a folder of clips.")
         stale = [] if out is None or folder is not None else sorted(out.glob("*/[0-9]*.wav"))
         reports = [] if out is None else [out / "report.json", out / "report.md"]
-        check_free(*reports, *stale, force=self.force)
+        self.check_free(*reports, *stale)
 
     def clips(self) -> tuple[Any, dict[str, Any]]:
         """(label, seed, 16 kHz wave) of each clip, and what made them."""

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from audioldm.cli.app import run
-from audioldm.cli.checks import check_free
 from audioldm.cli.console import progress
+from audioldm.cli.data import finish
 from audioldm.cli.options import AsJson, Between, Command, Force, argument, group, option
-from audioldm.cli.prepare import finish
 from audioldm.datasets import manifest
 from audioldm.datasets.manifest import Finding
 from audioldm.errors import AudioLDMError
@@ -46,7 +45,7 @@ class OpenSounds(Force, AsJson, Command):
     discard: bool = option(False, "Delete each package after use.")
 
     def run(self) -> None:
-        check_free(self.out, force=self.force)
+        self.check_free(self.out)
         listed, sounds = opensounds.load_index(self.index)
         sounds = opensounds.allowed(sounds, self.licence)
         listed = [item for item in listed if any(sound.package == item.name for sound in sounds)]
@@ -78,7 +77,7 @@ class Rendered(Force, AsJson, Command):
     seed: int = option(0, SEED, Between(0))
 
     def run(self) -> None:
-        check_free(self.out, force=self.force)
+        self.check_free(self.out)
         if self.notes + self.tones + self.speech == 0:
             raise AudioLDMError("0 notes, 0 tones, 0 sentences: nothing to make.", "Ask for some.")
         sounds = notes.sounds(self.notes, self.seed, self.soundfont) if self.notes else []
@@ -102,7 +101,7 @@ class Composed(Force, AsJson, Command):
     seed: int = option(0, SEED, Between(0))
 
     def run(self) -> None:
-        check_free(self.out, force=self.force)
+        self.check_free(self.out)
         rows = [manifest.read(path) for path in self.manifests]
         with progress(self.scenes, "plans") as step:
             sounds = scenes.sounds(rows, self.scenes, self.seed, on_scene=step)

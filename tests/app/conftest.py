@@ -39,10 +39,9 @@ def trainer(studio, tiny_model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def address(studio, trainer):
     from audioldm.app import page
-    from audioldm.app.command import free_port
 
     blocks = page.build(studio, trainer)
-    port = free_port("127.0.0.1")
+    port = page.free_port("127.0.0.1")
     _, local, _ = blocks.launch(
         server_port=port,
         prevent_thread_lock=True,

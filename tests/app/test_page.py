@@ -143,7 +143,6 @@ def test_train_watch_the_curve_and_hear_before_and_after(visitor, trainer):
     page.get_by_label("What the sounds are (empty: the captions beside them)").fill(prompt)
     page.get_by_role("button", name="More settings").locator("visible=true").click()
     number(page, "Batches", 4)
-    number(page, "Sounds a batch", 2)
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_text("Done: 4 batches")).to_be_visible(timeout=200_000)
     expect(page.get_by_alt_text("Loss of 4 batches", exact=False)).to_be_visible()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audioldm.cli.prepare import SOURCES, options_of, reader_of
+from audioldm.cli.data import SOURCES, options_of, reader_of
 from audioldm.datasets.manifest import Row, write
 
 RATE = 16000

@@ -12,13 +12,13 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from audioldm.cli import figure, results
-from audioldm.cli.clips import plan
+from audioldm.cli import results
+from audioldm.cli.clips import Row, plan
 from audioldm.cli.options.groups import Output, Prompts
-from audioldm.cli.prompts import Row
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline import draws
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.signal import decibels
 from audioldm.spec import SPECS
 
 BEYOND_BASE = (
@@ -237,11 +237,11 @@ def test_figure_marks_a_tone_at_its_frequency():
     spec = SPECS["16k_64"]
     time_s = np.arange(spec.rate) / spec.rate
     for hertz in (300.0, 1000.0, 3000.0):
-        mel = figure.mel_decibels(np.sin(2 * np.pi * hertz * time_s).astype(np.float32), spec)
+        mel = decibels.mel_decibels(np.sin(2 * np.pi * hertz * time_s).astype(np.float32), spec)
         loudest = mel.mean(axis=0).argmax()
         # half a band is the best that an integer band can do
-        assert abs(loudest - figure.mel_position(np.array(hertz), spec)) <= 0.6
-    assert figure.draw(np.zeros(16000, dtype=np.float32), spec, title="$5 of silence").startswith(b"\x89PNG")
+        assert abs(loudest - decibels.mel_position(np.array(hertz), spec)) <= 0.6
+    assert results.draw(np.zeros(16000, dtype=np.float32), spec, title="$5 of silence").startswith(b"\x89PNG")
 
 
 def test_a_silent_clip_is_drawn_again_and_told(generate, out, monkeypatch):

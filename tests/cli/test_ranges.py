@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-import audioldm.app.command
+import audioldm.app.page
 import audioldm.cli
 from audioldm.cli.options import Group, leaves
 

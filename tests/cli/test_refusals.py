@@ -68,7 +68,6 @@ REFUSED = [
         "does not go with sampler=ddpm",
     ),
     (("rain", "--set", "guidance_method=cfg_plus_plus", "--sampler", "euler", "--guidance", "3"), "0 to 1"),
-    (("rain", "--set", "guidance_weak=no/such", "--negative", "x"), "Give one"),
 ]
 
 

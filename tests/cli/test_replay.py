@@ -52,7 +52,7 @@ def test_a_replay_says_how_far_it_is_and_what_differs(replay, clip):
     record["options"]["steps"], record["versions"]["torch"] = 3, "1.0"
     clip.write_text(json.dumps(record))
     code, err = replay(clip)
-    assert code == 0 and "other bytes" in err and "of the samples differ, by at most" in err
+    assert code == 0 and "other bytes" in err
     assert "settings.steps was 2, is 3" in err and "versions.torch was '1.0'" in err
 
 

@@ -114,7 +114,7 @@ def test_cells():
 
 
 def test_half_a_character_is_no_text(tmp_path: Path):
-    from audioldm.cli.prompts import read_rows
+    from audioldm.cli.clips import read_rows
     from audioldm.datasets.manifest import read
 
     (tmp_path / "m.jsonl").write_text('{"path": "a.wav", "captions": ["a \\ud800"]}\n')

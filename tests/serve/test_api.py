@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import uvicorn
 
-from audioldm.app.command import free_port
+from audioldm.app.page import free_port
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.serve.api import build
 from audioldm.serve.jobs import Jobs

@@ -63,12 +63,9 @@ class Leaf:
             about["callback"] = lambda _, __, value: list(value or ())
         if self.kind == "argument":
             return click.Argument([self.name], nargs=-1 if self.is_list else 1, **about)
-        if (
-            self.default not in (None, MISSING, "", [])
-            and self.default is not False
-            and "[default" not in self.help
-        ):
-            about["help"] += f"  [default: {self.default}]"
+        shown = None if "[default" in self.help else self.default
+        if shown not in (None, MISSING, "", []) and shown is not False:
+            about["help"] += f"  [default: {shown}]"
         is_long = any(name.startswith("--") for name in self.names)
         names = (self.name, *self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
         about |= {"is_flag": True} if self.hint is bool else {"multiple": self.is_list}
@@ -182,9 +179,15 @@ class Command(Group):
 
 
 class Force(Group):
-    """May replace results."""
-
     force: bool = option(False, "Replace what is already there.")
+
+    def check_free(self, *paths: Path | None) -> None:
+        """Raise AudioLDMError if one of ``paths`` exists, unless it may be overwritten."""
+        present = [path for path in paths if path is not None and path.exists()]
+        if present and not self.force:
+            more = f" (and {len(present) - 1} more)" if len(present) > 1 else ""
+            hint = "Pass --force to replace it, or name another place."
+            raise AudioLDMError(f"{present[0]} is already there{more}.", hint)
 
 
 class DryRun(Group):
@@ -208,8 +211,7 @@ class AsJson(Group):
 class PanelCommand(click.Command):
     """A command whose help lists options in named panels; those of no panel come last."""
 
-    settings: Mapping[str, Leaf]
-    """the keys of its ``--set``"""
+    settings: Mapping[str, Leaf]  # the keys of its ``--set``
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}

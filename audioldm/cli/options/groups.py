@@ -1,16 +1,17 @@
-"""The groups of options that several commands share: sampling, guidance, prompts, results and the model."""
+"""The groups of options that several commands share: prompts, sampling, guidance, sounds, results, the model."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from audioldm.cli.checks import check_device, check_parts
 from audioldm.cli.console import say, waiting, warned
 from audioldm.cli.options import SHARE, Between, DryRun, Force, Group, option, setting, weighted
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import find
 from audioldm.pipeline.spans import Span, parse_schedule
 
 with later():
@@ -19,8 +20,13 @@ with later():
     import transformers
 
     from audioldm import engines
-    from audioldm.pipeline import audioldm
+    from audioldm.control import controls, maps, nets
+    from audioldm.datasets import decode
+    from audioldm.diffusion import grids, samplers, table
+    from audioldm.nets import clap, prior
+    from audioldm.pipeline import audioldm, conditions
     from audioldm.pipeline import guidance as pipeline_guidance
+
 
 NAMED = "NAME[:OPTION=N,...]"
 Pair = tuple[float, float] | None
@@ -111,9 +117,7 @@ class Guidance(Group):
     )
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
-    refiner: str | None = option(
-        None, "For the lowest noise levels: recipe sdxl/refiner.", "FOLDER", hidden=True
-    )
+    refiner: str | None = option(None, "For the lowest noise levels: sdxl/refiner.", "FOLDER", hidden=True)
     refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
     guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
     guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
@@ -122,15 +126,9 @@ class Guidance(Group):
 
     def check(self, sampler: str | None) -> None:
         """Refuse what no run could use, before any weights are read; needs torch."""
-        if self.guidance_weak and self.negative:
-            what = f"negative={self.negative!r} and guidance_weak both say what to move away from."
-            raise AudioLDMError(what, "Give one.")
         if (self.guidance_classifier is None) != (self.guidance_class is None):
             hint = "Give the classifier's folder and the name of one of its classes."
             raise AudioLDMError("guidance_classifier and guidance_class go together.", hint)
-        if self.guidance_classifier is not None and not self.guidance_classifier.exists():
-            what = f"guidance_classifier={self.guidance_classifier} is not there."
-            raise AudioLDMError(what, "Train one: audioldm recipes embedded/classifier.")
         self.config(None).check(sampler=sampler, scale=self.guidance)
 
     def config(self, model: ModelOptions | None) -> pipeline_guidance.GuidanceConfig:
@@ -140,9 +138,8 @@ class Guidance(Group):
             references = {"weak": self.guidance_weak, "refiner": self.refiner}
             nets = {name: model.load(place) for name, place in references.items() if place}
             if self.guidance_classifier is not None and self.guidance_class is not None:
-                nets["classifier"] = pipeline_guidance.TargetClass.load(
-                    self.guidance_classifier, self.guidance_class
-                )
+                aim = self.guidance_classifier, self.guidance_class
+                nets["classifier"] = pipeline_guidance.TargetClass.load(*aim)
         names = ("method", "interval", "threshold", "clap", "classifier_scale")
         numbers = {name: getattr(self, f"guidance_{name}") for name in names}
         pairs = (weighted(text, "guidance_extra_prompts", [1.0]) for text in self.guidance_extra_prompts)
@@ -193,15 +190,9 @@ class Prompts(Takes):
 
 
 FORMATS = {
-    "wav": ("WAV", "PCM_16"),
-    "wav24": ("WAV", "PCM_24"),
-    "wavfloat": ("WAV", "FLOAT"),
-    "flac": ("FLAC", "PCM_16"),
-    "flac24": ("FLAC", "PCM_24"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "ogg": ("OGG", "VORBIS"),
-    "m4a": ("", ""),
-}
+    "wav": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavfloat": ("WAV", "FLOAT"), "flac": ("FLAC", "PCM_16"),
+    "flac24": ("FLAC", "PCM_24"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS"), "m4a": ("", ""),
+}  # fmt: skip
 """Name to libsndfile's format and width; m4a is ffmpeg's."""
 Format = Literal["wav", "wav24", "wavfloat", "flac", "flac24", "mp3", "ogg", "m4a"]
 UNWRITTEN = ("aif", "aiff", "aac", "au", "caf", "mp4", "oga", "opus", "w64", "webm", "wma")
@@ -241,3 +232,172 @@ class Output(Force, DryRun):
     def alone(self, audio_format: str) -> Output:
         """The options that decide how a clip sounds; the rest as it is by default."""
         return Output(audio_format=audio_format, normalize=self.normalize, lufs=self.lufs)  # type: ignore[arg-type]
+
+
+SHIPPED = Path("own")
+AudioPrompt = tuple[Path, float]  # a sound file, and how much of the condition it is
+
+
+class SoundConditions(Group):
+    panel = "Conditioning on sound"
+    audio_prompt: str | None = option(None, "Sound like this file, by SHARE.  [default: 0.5]", "FILE[:SHARE]")
+    control: list[str] = option([], "Follow a sound, or a CSV of seconds,value.", "MAP=FILE[:SCALE]")
+    control_net: list[Path] = setting([], "Net of a --control: control/t2i_adapter or controlnet.", "FOLDER")
+    # nets of one recipe each, which says how
+    ip_adapter: Path | None = option(None, "Attend to --audio-prompt.", "FOLDER", hidden=True)
+    prior: Path | None = option(None, "Draw a sound's vector from the prompt.", "FOLDER", hidden=True)
+    micro: list[str] = option([], "As if cut from such a clip.", "FACT=NUMBER", hidden=True)
+
+    def check(self) -> list[maps.MapSource]:
+        """The maps to follow, once it is sure that the files are there; imports torch only where there is any."""
+        if self.ip_adapter is not None and self.audio_prompt is None:
+            raise AudioLDMError("--ip-adapter has no sound to attend to.", "Give --audio-prompt FILE.")
+        if self.control_net and not self.control:
+            raise AudioLDMError("control_net has no map to read.", "Give --control MAP=FILE.")
+        folders = dict.fromkeys((*self.control_net, self.ip_adapter), "control/t2i_adapter")
+        for folder, recipe in (folders | {self.prior: "caption/prior"}).items():
+            if folder not in (None, SHIPPED) and not folder.exists():
+                raise AudioLDMError(f"{folder} is not there.", f"Train it: audioldm recipes {recipe}.")
+        sources = [maps.MapSource.parse(text) for text in self.control]
+        for source in sources:
+            source.check()
+        return sources
+
+    def apply(
+        self, pipe: audioldm.AudioLDM, sources: list[maps.MapSource], seconds: float
+    ) -> audioldm.AudioLDM:
+        """``pipe`` under these conditions, for a clip of ``seconds``.   Raises AudioLDMError where one does not fit."""
+        present = list(pipe.controls)
+        if self.micro:
+            facts = controls.parse_facts(self.micro)
+            if not any(isinstance(control, controls.MicroControl) for control in present):
+                hint = "Train one: recipe sdxl/micro."
+                raise AudioLDMError(f"{pipe.name} was not trained with micro-conditioning.", hint)
+            present = [
+                replace(c, facts=facts) if isinstance(c, controls.MicroControl) else c for c in present
+            ]
+        if self.prior is not None:
+            place = prior.SHIPPED if self.prior == SHIPPED else self.prior
+            if not (place / "config.json").is_file():
+                what = f"There is no prior in {place}."
+                raise AudioLDMError(what, "Train one: audioldm train caption/prior.")
+            net = clap.load_in_space(place, prior.Prior, pipe.clap, "caption/prior")
+            pipe = replace(pipe, prior=net)
+        present += self.map_controls(pipe, sources, seconds)
+        reference = read_audio_prompt(self.audio_prompt, alone=False)
+        if self.ip_adapter is not None and reference is not None:
+            present.append(ip_adapter(pipe, self.ip_adapter, *reference))
+        return replace(pipe, controls=tuple(present))
+
+    def map_controls(
+        self, pipe: audioldm.AudioLDM, sources: list[maps.MapSource], seconds: float
+    ) -> list[controls.MapControl]:
+        """Each map by the net that was named, else by the one that comes with the model.   Raises AudioLDMError."""
+        asked, known, out = [source.name for source in sources], dict[str, Any](), list[controls.MapControl]()
+        for folder in self.control_net:
+            net = controls.load_net(folder)
+            name = getattr(net.config, "map", "")
+            if name in known:
+                raise AudioLDMError(f"Two control_nets read {name}.", "Name one for each map.")
+            known[name] = net
+            if name in asked:
+                warn_of_base(net, pipe, folder)
+        others = f"; the control_net named reads {', '.join(filter(None, known))}" if known else ""
+        for source in sources:
+            net = known.get(source.name)
+            if net is None and (place := controls.shipped(source.name, pipe.hashes.get("unet"))) is not None:
+                net = controls.load_net(place)
+            if net is None:
+                hint = f"Train one (control/t2i_adapter data.map={source.name}) and --set control_net=FOLDER."
+                raise AudioLDMError(f"No net reads {source.name} for {pipe.name}{others}.", hint)
+            controls.check_fits(net, pipe.unet, pipe.spec, pipe.name)
+            curve = source.curve(pipe.spec)
+            length = len(curve) * pipe.spec.hop / pipe.spec.rate
+            if abs(length - seconds) > 0.1:  # by more than a frame or so
+                longer = f"what is after {seconds:.2f} s is not used"
+                rest = longer if length > seconds else f"after {length:.2f} s nothing steers"
+                lasts = f"lasts {length:.2f} s, the clip {seconds:.2f} s"
+                say(f"control {source.name}={source.path} {lasts}: {rest}.")
+            net = net.to(pipe.device, pipe.dtype)
+            out.append(controls.MapControl(net, curve, pipe.spec, source.scale, str(source.path)))
+        return out
+
+
+def ip_adapter(
+    pipe: audioldm.AudioLDM, folder: Path, path: Path, scale: float
+) -> controls.AudioPromptControl:
+    """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
+    place: Path | None = folder
+    if folder == SHIPPED:
+        place = controls.shipped(controls.IP_ADAPTER, pipe.hashes.get("unet"))
+    if place is None:
+        hint = "Train one: audioldm train control/ip_adapter."
+        raise AudioLDMError(f"{pipe.name} has no net of its own for --ip-adapter.", hint)
+    net = controls.load_net(place)
+    if not isinstance(net, nets.IPAdapter):
+        raise AudioLDMError(f"ip-adapter={folder} holds a {type(net).__name__}.", "Train control/ip_adapter.")
+    vector = sound_embedding(pipe, path)
+    controls.check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=vector.shape[-1])
+    warn_of_base(net, pipe, place)
+    return controls.AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, scale, str(path))
+
+
+def warn_of_base(net: Any, pipe: audioldm.AudioLDM, folder: Path) -> None:
+    """One line where a net was trained with other weights than those that it is to steer."""
+    base, unet = net.config.base, pipe.hashes.get("unet")
+    if base and unet and base != unet:
+        others = f"another U-Net ({base[:12]}...) than that of {pipe.name} ({unet[:12]}...)"
+        say(f"{folder} was trained with {others}; it may not steer.")
+
+
+def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prompt") -> AudioPrompt | None:
+    """``FILE[:SHARE]``, once it is sure that the file is there; ``alone`` says that there is no text."""
+    if text is None:
+        return None
+    name, [share, *more] = weighted(text, place, [1.0 if alone else 0.5], SHARE)
+    if more:
+        raise AudioLDMError(f"{place}={text} has {1 + len(more)} shares.", "Give one.")
+    path = find(name)
+    if not path.is_file():
+        raise AudioLDMError(f"{place}={name} is not a file.", "Name a sound file, such as ref.wav.")
+    if alone and share != 1:
+        raise AudioLDMError(f"{place}={text} leaves {1 - share:g} to a prompt.", "Give one, or no share.")
+    return path, share
+
+
+def sound_embedding(pipe: audioldm.AudioLDM, path: Path) -> torch.Tensor:
+    """CLAP's embedding (1, D) of a sound file."""
+    conditions.check_can_hear(pipe, "--audio-prompt")
+    try:
+        wave = decode.decode(path, pipe.spec.rate)
+    except AudioLDMError as error:
+        hint = "Name a sound file that can be read."
+        raise AudioLDMError(f"audio-prompt: {error.message}", hint) from error
+    if wave.numel() < pipe.spec.n_fft or not bool(wave.abs().max() > 0):
+        why = f"is silent or shorter than {pipe.spec.n_fft} samples"
+        raise AudioLDMError(f"audio-prompt={path} {why}.", "Use another.")
+    return conditions.clap_of(pipe, wave[None])
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def check_device(device: str) -> None:
+    """Raise AudioLDMError for a device that torch has no name for."""
+    kind, _, index = device.partition(":")
+    if device not in DEVICES and not (kind == "cuda" and index.isdecimal()):
+        raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
+
+
+def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
+    """Raise AudioLDMError for a sampler, a grid or a device that is not there; needs torch, but no weights."""
+    check_device(device)
+    if sampler is not None:
+        table.choose(samplers.SAMPLERS, sampler, "sampler")
+    if grid is not None:
+        table.choose(grids.GRIDS, grid, "grid")
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
+        raise AudioLDMError(f"device={device} is not here: torch sees {count}.", "Use --device cpu.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise AudioLDMError("device=mps is not here.", "Use --device cpu.")
