@@ -102,7 +102,7 @@ def typed(value: Any, hint: Any) -> Any:
         values = value.strip("()[]").split(",") if isinstance(value, str) else list(value)
         hints = parts * len(values) if origin is list else parts
         return origin(typed(*pair) for pair in zip(values, hints, strict=True))
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str if hint in (str, Path) else str | int | float):
         raise ValueError(f"{value!r} is no {hint}")
     return click.types.convert_type(click_type(hint)).convert(str(value), None, None)
 
