@@ -67,7 +67,7 @@ def test_loading_exporting_and_analysing_have_bars(command, terminal, monkeypatc
     words = ("-m", tiny_model, "-o", "out", "--steps", "1", "--seconds", "0.64", "--set", "figure=false")
     assert command("generate", "rain", *words) == 0
     shown = terminal()
-    assert re.search(r"([\d.]+)/\1 MB", shown) and "4/4 nets" in shown
+    assert all(re.search(rf"([\d.]+)/\1 {unit}", shown) for unit in ("MB", "nets"))
     assert command("export", tiny_model, "-o", "model") == 0
     assert "writing model" in (shown := terminal()) and "3/3 nets" in shown
     for name in ("a", "b"):
