@@ -198,10 +198,7 @@ class MapSource:
         if self.path.suffix.lower() == ".csv":
             return read_curve(self.path, self.name, spec)
         where = f"control {self.name}={self.path}"
-        try:
-            wave = decode(self.path, spec.rate)
-        except AudioLDMError as error:
-            raise AudioLDMError(f"control {self.name}: {error.message}", "Name a sound file.") from error
+        wave = decode(self.path, spec.rate)
         if wave.numel() < spec.hop or not bool((wave - wave.mean()).abs().max() > 1e-4):
             use = "Use another file, or draw the silence in a CSV if you mean it."
             raise AudioLDMError(f"{where} is silent: there is nothing to follow.", use)

@@ -39,8 +39,7 @@ def unread_words(encoder: Any, text: str) -> tuple[int, list[str]]:
     """The longest text in tokens that an encoder (CLAP, T5) reads, and the words of ``text`` that are beyond it."""
     encoder = getattr(encoder, "t5", encoder)
     tokenizer = getattr(encoder, "tokenizer", None)
-    limits = (getattr(encoder, name, None) for name in ("max_tokens", "longest"))
-    longest = int(next(filter(None, limits), getattr(tokenizer, "model_max_length", 0)))
+    longest = int(getattr(encoder, "max_tokens", 0) or getattr(encoder, "longest", 0))
     # no token is shorter than a byte, and two mark the ends
     if tokenizer is None or not tokenizer.is_fast or len(text.encode(errors="replace")) + 2 <= longest:
         return longest, []
