@@ -157,7 +157,5 @@ def parse_facts(texts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             name = ""
         if name not in nets.UNITS or not abs(facts[name]) < 1e6:
-            raise AudioLDMError(
-                f"micro={text} is no fact.", f"Use FACT=NUMBER; known: {', '.join(nets.UNITS)}."
-            )
+            raise AudioLDMError(f"micro={text} is no fact.", f"Use FACT=NUMBER of {', '.join(nets.UNITS)}.")
     return facts

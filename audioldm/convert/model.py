@@ -17,16 +17,7 @@ from audioldm.components import Components, Sampling
 from audioldm.control.controls import MicroControl
 from audioldm.control.nets import MicroConditioning
 from audioldm.convert.checkpoint import TANGO_MAIN, TANGO_VAE, TITLES, Checkpoint, read_checkpoint, read_tango
-from audioldm.convert.folder import (
-    CLASSES,
-    MAX_TOKENS,
-    NETS,
-    Choices,
-    Folder,
-    Source,
-    clap_of,
-    token_encoder_of,
-)
+from audioldm.convert.folder import CLASSES, NETS, Choices, Folder, Source, clap_of, token_encoder_of
 from audioldm.diffusion.prediction import Prediction
 from audioldm.diffusion.schedule import NoiseSchedule, audioldm, from_betas, linear, scaled_linear
 from audioldm.errors import AudioLDMError
@@ -70,11 +61,11 @@ def open_checkpoint(path: Path, choices: Choices) -> Components:
 
 
 def open_tango(folder: Path, choices: Choices) -> Components:
-    """The model of Tango's folder, without CLAP; FLAN-T5's tokenizer is ``tokenizer_2`` inside, or the hub's."""
+    """The model of Tango's folder, without CLAP; FLAN-T5 reads 512 tokens by ``tokenizer_2`` inside, or the hub's."""
     checkpoint = read_tango(folder, replace(choices, heads="original"))
     about = {"source": str(folder), "licence": "research, non-commercial", "scaling_factor": checkpoint.scale}
     return replace(
-        of_source(checkpoint, longest=MAX_TOKENS), name=folder.name, notice=TANGO_NOTICE, defaults=TANGO,
+        of_source(checkpoint, longest=512), name=folder.name, notice=TANGO_NOTICE, defaults=TANGO,
         schedule=scaled_linear(0.00085, 0.012), prediction="v", about=about,
         hashes={name: weight_hash(folder / name) for name in (TANGO_MAIN, TANGO_VAE)},
     )  # fmt: skip

@@ -35,10 +35,8 @@ def save_checkpoint(model: Components, path: Path) -> None:
 def original_state(model: Components) -> State:
     """The state_dict of AudioLDM's ``LatentDiffusion`` that holds ``model``; no moving average."""
     config, clap, heads = model.unet.config, model.clap, model.unet.config.attention_head_dim
-    channels, heads = (
-        tuple(config.block_out_channels),
-        tuple(heads) if isinstance(heads, list | tuple) else (heads,),
-    )
+    channels = tuple(config.block_out_channels)
+    heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
     attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
     film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
     lacks = {
