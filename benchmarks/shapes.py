@@ -22,7 +22,7 @@ from transformers import (
 
 from audioldm.components import Sampling
 from audioldm.diffusion.grids import leading
-from audioldm.diffusion.noise import PerSample, seeds
+from audioldm.diffusion.noise import PerSample
 from audioldm.engines import Mode
 from audioldm.nets.clap import MelEncoder, TwoTowers, train_tokenizer
 from audioldm.nets.hifigan import build_hifigan
@@ -139,7 +139,7 @@ def run_theirs(pipe: AudioLDMPipeline, batch: int, *, seconds: float, steps: int
     spec, schedule = AudioSpec(), AudioLDM.__dataclass_fields__["schedule"].default_factory()  # type: ignore[misc]
     sigma = leading(schedule, steps)[0]
     multiple = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
-    noise = PerSample(seeds(range(batch)), spec.latent_shape(seconds, multiple))()
+    noise = PerSample(range(batch), spec.latent_shape(seconds, multiple))()
     start = noise * (sigma / (1 + sigma**2).sqrt()).float()
     audio = pipe(
         prompts(batch),

@@ -159,7 +159,7 @@ def joined(named: dict[str, str], options: PublishedOptions) -> components.Compo
         parts[name] = reference.open_part(named[name], name, **vars(options))
     encoder = None if t5 is None else reference.open_part(t5, "text_encoder")
     model = reference.join_run(run, unet=reference.open_part(ldm, "unet"), **parts, t5=encoder)
-    return replace(audioldm.AudioLDM.of(model), name="mine")
+    return replace(audioldm.AudioLDM(**vars(model)), name="mine")
 
 
 class OneFile(Group):

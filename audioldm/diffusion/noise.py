@@ -1,7 +1,6 @@
-"""Noise that belongs to a sample and not to its place in a batch: one generator each, drawn on the CPU."""
+"""Noise that belongs to a sample and not to its place in a batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -10,19 +9,15 @@ Noise = Callable[[], Tensor]
 """() -> (B, ...) standard normal, new at each call."""
 
 
-def seeds(numbers: Sequence[int]) -> list[Generator]:
-    """One CPU generator per sample, each at its own seed."""
-    return [Generator().manual_seed(number) for number in numbers]
-
-
-@dataclass(frozen=True)
 class PerSample:
-    """Each call draws the next noise (B, *shape) in float32, row i from generator i, and moves it to ``device``."""
+    """Each call draws the next noise (B, *shape): row i from a generator that began at seeds[i], float32 on the CPU."""
 
-    generators: Sequence[Generator]
-    shape: Sequence[int]
-    device: torch.device | str = "cpu"
+    def __init__(
+        self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.shape, self.device = tuple(shape), device
 
     def __call__(self) -> Tensor:
-        rows = [torch.randn(tuple(self.shape), generator=generator) for generator in self.generators]
+        rows = [torch.randn(self.shape, generator=generator) for generator in self.generators]
         return torch.stack(rows).to(self.device)

@@ -366,29 +366,19 @@ SAMPLERS: dict[str, Entry] = {
     "ddpm": SDE(ddpm),
     "ddim": Entry(ddim),
     "euler": Entry(ddim, "DDIM by its other name.   Karras et al. 2022, arXiv:2206.00364 sec. 3."),
-    "euler_ancestral": SDE(
-        partial(ddim, eta=1.0), "DDIM with eta 1.   Song 2021, arXiv:2010.02502; k-diffusion."
-    ),
+    "euler_ancestral": SDE(partial(ddim, eta=1.0), "DDIM with eta 1.   Song 2021, arXiv:2010.02502."),
     "heun": Entry(heun, calls="2"),
     "dpmpp_2m": Entry(dpmpp, "From the last two answers.   Lu et al. 2022, arXiv:2211.01095 Alg. 2."),
-    "dpmpp_2m_sde": SDE(
-        partial(dpmpp, eta=1.0), "DPM++ 2M on the reverse SDE.   Lu et al. 2022, arXiv:2211.01095."
-    ),
-    "dpmpp_3m_sde": SDE(
-        partial(dpmpp, eta=1.0, order=3),
-        "The same from three answers.   Lu et al. 2022, arXiv:2211.01095 app. B.",
-    ),
+    "dpmpp_2m_sde": SDE(partial(dpmpp, eta=1.0), "2M on the reverse SDE.   Lu 2022, arXiv:2211.01095."),
+    "dpmpp_3m_sde": SDE(partial(dpmpp, eta=1.0, order=3), "From three answers.   Lu 2022, arXiv:2211.01095."),
     "unipc": Entry(unipc),
     "plms": Entry(plms, calls="1, first step 2"),
     "adaptive": Entry(adaptive, calls="6 per try"),
     "consistency": SDE(consistency),
     "flow_euler": Entry(flow, "Euler in the time of the straight path.   Liu et al. 2023, arXiv:2209.03003."),
     "flow_midpoint": Entry(
-        partial(flow, middle=True),
-        "The midpoint rule there.   Lipman et al. 2023, arXiv:2210.02747.",
-        calls="2",
+        partial(flow, middle=True), "Midpoint.   Lipman 2023, arXiv:2210.02747.", calls="2"
     ),
     "ve_sde": SDE(ve_sde, calls="1 + rounds"),
     "vp_sde": SDE(vp_sde, calls="1 + rounds"),
 }
-"""Samplers by name."""

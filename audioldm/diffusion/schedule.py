@@ -79,14 +79,12 @@ class NoiseSchedule:
         return torch.lerp(logs[low], logs[low + 1], t - low).exp()
 
     def t_at(self, sigma: Tensor) -> Tensor:
-        """Time in [0, T-1] of a noise level, the inverse of ``sigma_at``; outside levels go to the ends.
-
-        Within 1e-3 of a whole time it is that time: a net fed from float32 sigmas sees the integers of its training.
-        """
+        """Time in [0, T-1] of a noise level, the inverse of ``sigma_at``; outside levels go to the ends."""
         logs = self.sigmas.log().to(sigma.device)
         log = sigma.double().clamp(min=1e-30).log().clamp(logs[0], logs[-1])
         low = (torch.searchsorted(logs, log.contiguous(), right=True) - 1).clamp(0, self.length - 2)
         t = low + (log - logs[low]) / (logs[low + 1] - logs[low])
+        # a net fed from float32 sigmas sees the integers of its training
         return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
 
     def alpha_of(self, sigma: Tensor) -> Tensor:
@@ -138,7 +136,6 @@ class FlowPath:
 
 
 Path = NoiseSchedule | FlowPath
-"""What samplers, objectives and grids take."""
 
 
 def from_betas(betas: Tensor) -> NoiseSchedule:
@@ -156,9 +153,8 @@ def scaled_linear(low: float = 0.0015, high: float = 0.0195, *, length: int = 10
     return from_betas(torch.linspace(low**0.5, high**0.5, length, dtype=torch.float64) ** 2)
 
 
-def audioldm() -> NoiseSchedule:
-    """The schedule of every released AudioLDM: scaled_linear from 0.0015 to 0.0195 over 1000 times."""
-    return scaled_linear()
+audioldm = scaled_linear
+"""The schedule of every released AudioLDM: from 0.0015 to 0.0195 over 1000 times."""
 
 
 def cosine(offset: float = 0.008, *, length: int = 1000) -> NoiseSchedule:
@@ -188,6 +184,6 @@ def audioldm_zero_snr() -> NoiseSchedule:
     return zero_terminal_snr(audioldm())
 
 
-KINDS = (audioldm, audioldm_zero_snr, linear, scaled_linear, cosine, sigmoid)
-SCHEDULES: dict[str, Callable[[], Path]] = {kind.__name__: kind for kind in KINDS} | {"flow": FlowPath}
-"""Schedules by name."""
+KINDS = (audioldm_zero_snr, linear, scaled_linear, cosine, sigmoid)
+SCHEDULES: dict[str, Callable[[], Path]] = {kind.__name__: kind for kind in KINDS}
+SCHEDULES |= {"audioldm": audioldm, "flow": FlowPath}

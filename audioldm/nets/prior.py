@@ -10,7 +10,6 @@ from torch.nn import functional as nnf
 
 from audioldm.diffusion import grids, guidance, schedule
 from audioldm.diffusion.noise import PerSample
-from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser, as_denoiser
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.nets.folder import Component
@@ -43,6 +42,6 @@ class Prior(Component):
         """Unit vectors of sounds (B, D) that texts' (B, D) may mean, one a seed; guidance leaves ``empty`` (D,)."""
         sigmas = grids.trailing(SCHEDULE, STEPS)
         pair = guidance.Pair(self.denoiser(text), self.denoiser(empty.expand_as(text)))
-        noise = PerSample(generators([seed + OTHER for seed in seeds]), text.shape[1:], text.device)()
+        noise = PerSample([seed + OTHER for seed in seeds], text.shape[1:], text.device)()
         x0 = SAMPLERS["dpmpp_2m"](guidance.classifier_free(pair, scale), noise * sigmas[0].item(), sigmas)
         return nnf.normalize(x0, dim=-1)

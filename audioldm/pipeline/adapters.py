@@ -16,8 +16,7 @@ from audioldm.nets.clap import NoClap
 from audioldm.paths import sha256
 from audioldm.ranges import weighted
 
-Named = str | Path | tuple[str | Path, float]
-"""FILE[:WEIGHT], or a file and its weight"""
+Named = str | Path | tuple[str | Path, float]  # FILE[:WEIGHT], or a file and its weight
 SHIPPED = Path(__file__).parents[1] / "_embedded" / "adapters"
 """of the embedded model: shield is SHIPPED/shield.safetensors where there is no such file"""
 
@@ -37,9 +36,9 @@ def parse(named: Named) -> tuple[Path, float]:
 def adapt(parts: Components, named: Sequence[Named]) -> None:
     """Run ``parts`` with these adapters and no others; every weight becomes W + sum of weight * delta(W).
 
-    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   How a student of few
-    steps wants to be sampled stands in its file, and becomes the default.   Warns where one was trained on other
-    weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
+    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   A student's file says
+    how it is sampled by default.   Warns where one was trained on other weights.   Raises AudioLDMError where one does
+    not fit; the pipeline is then without adapters.
     """
     release(parts)
     if not named:

@@ -33,15 +33,9 @@ class AudioLDM(Components):
     @torch.no_grad()
     @resample_silent
     def __call__(
-        self,
-        prompts: str | Condition | Sequence[str | Condition],
-        *,
-        seeds: Sequence[int],
-        timeline: Sequence[Span] | None = None,
-        loop: bool = False,
-        batch_size: int | None = None,
-        **options: Any,
-    ) -> Tensor:
+        self, prompts: str | Condition | Sequence[str | Condition], *, seeds: Sequence[int],
+        timeline: Sequence[Span] | None = None, loop: bool = False, batch_size: int | None = None, **options: Any,
+    ) -> Tensor:  # fmt: skip
         """Prompts (or conditions of one row) and a seed for each to waves (B, N).
 
         ``options`` are the settings of ``Sampling``; what is None or left out comes from the model's ``defaults``.
@@ -72,8 +66,7 @@ class AudioLDM(Components):
         run = Run.of(self, [seed], **options)
         settings, frames, window = run.settings, run.noise.shape[1], window_frames(self)
         if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":
-            why = f"sampler={settings.sampler} cannot stream."
-            raise AudioLDMError(why, "Use one of one call a step, such as ddim.")
+            raise AudioLDMError(f"sampler={settings.sampler} cannot stream.", "Use one of one call a step.")
         conditions = encode(self, [prompt], settings.negative, timeline)
         if frames <= window:
             latent = run.sample(run.denoiser(conditions), run.start())
@@ -105,24 +98,15 @@ class AudioLDM(Components):
 
     @classmethod
     def from_pretrained(
-        cls,
-        ref: str | Path | None = None,
-        *,
-        device: str = "cpu",
-        dtype: torch.dtype | None = None,
-        mode: Mode = "exact",
-        **choices: Any,
-    ) -> "AudioLDM":
+        cls, ref: str | Path | None = None, *, device: str = "cpu",
+        dtype: torch.dtype | None = None, mode: Mode = "exact", **choices: Any,
+    ) -> "AudioLDM":  # fmt: skip
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
 
         ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
         """
         check_mode(mode)
-        return cls.of(open_model(ref, **choices)).to(device, dtype, mode=mode)
-
-    @classmethod
-    def of(cls, parts: Components) -> "AudioLDM":
-        return cls(**vars(parts))
+        return cls(**vars(open_model(ref, **choices))).to(device, dtype, mode=mode)
 
     def to(
         self, device: str | torch.device, dtype: torch.dtype | None = None, *, mode: Mode = "exact"

@@ -27,13 +27,9 @@ class Conditions:
 
 @torch.no_grad()
 def encode(
-    parts: Components,
-    prompts: str | Condition | Sequence[str | Condition],
-    negative: str = "",
-    timeline: Sequence[Span] | None = None,
-    *,
-    seeds: Sequence[int] = (),
-) -> Conditions:
+    parts: Components, prompts: str | Condition | Sequence[str | Condition], negative: str = "",
+    timeline: Sequence[Span] | None = None, *, seeds: Sequence[int] = (),
+) -> Conditions:  # fmt: skip
     """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead.
 
     A model's prior draws from ``seeds`` the vector of a sound that a text may mean; without them texts stay texts.
@@ -62,14 +58,13 @@ def encode(
 
 
 def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:
-    """``condition`` with its vector moved by ``share`` of the way to ``other`` (B, D).   0 is ``condition`` itself.
+    """``condition`` with its vector moved by ``share`` of the great circle to ``other`` (B, D); 0 is itself.
 
-    On the great circle every prompt is as strong as at its ends; on the chord it would be weaker in the middle.
     Raises AudioLDMError for a model that is conditioned on tokens.
     """
     if condition.film is None or condition.tokens is not None:
-        why = f"{parts.name} is conditioned on tokens, which cannot be mixed."
-        raise AudioLDMError(why, "Use a model that is conditioned on a CLAP vector.")
+        use = "Use a model that is conditioned on a CLAP vector."
+        raise AudioLDMError(f"{parts.name} is conditioned on tokens, which cannot be mixed.", use)
     if share == 0:
         return condition
     start, end = (nnf.normalize(vector, dim=-1) for vector in (condition.film, other.to(condition.film)))
@@ -79,9 +74,8 @@ def between(parts: Components, condition: Condition, other: Tensor, share: float
 def check_can_hear(parts: Components, option: str) -> None:
     """Raise AudioLDMError unless the model's CLAP has an audio tower."""
     if getattr(parts.clap, "audio_encoder", None) is None:
-        why = f"{option} needs a CLAP that hears, and {parts.name} has its text tower only."
         use = "Use the original .ckpt, which has both towers, or a folder exported from it."
-        raise AudioLDMError(why, use)
+        raise AudioLDMError(f"{option} needs a CLAP that hears; {parts.name} has its text tower only.", use)
 
 
 @torch.no_grad()

@@ -14,10 +14,8 @@ from audioldm.control.controls import MicroControl
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.run import OnStep
 
-SILENT = 0.02
-"""Peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training."""
-STRIDE = 0x9E3779B97F4A7C15
-"""2^64 over the golden ratio: the small seeds that people choose do not meet those of further draws"""
+SILENT = 0.02  # peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training
+STRIDE = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: small seeds do not meet those of further draws
 MOST_SEEDS = 2**62
 
 Call = TypeVar("Call", bound=Callable[..., Tensor])
@@ -42,14 +40,9 @@ def resample_silent(generate: Call) -> Call:
 
     @wraps(generate)
     def call(
-        parts: Components,
-        prompts: str | Condition | Sequence[str | Condition],
-        *,
-        seeds: Sequence[int],
-        batch_size: int | None = None,
-        on_step: OnStep | None = None,
-        **options: Any,
-    ) -> Tensor:
+        parts: Components, prompts: str | Condition | Sequence[str | Condition], *, seeds: Sequence[int],
+        batch_size: int | None = None, on_step: OnStep | None = None, **options: Any,
+    ) -> Tensor:  # fmt: skip
         prompts = [prompts] * len(seeds) if isinstance(prompts, str | Condition) else prompts
         check_draws(prompts, seeds, batch_size)
         # on the CPU kernels round differently for other sizes, and a seed gives the same bytes beside any others
@@ -80,8 +73,7 @@ def resample_silent(generate: Call) -> Call:
 
 def check_draws(prompts: Sequence[str | Condition], seeds: Sequence[int], batch_size: int | None) -> None:
     if len(prompts) != len(seeds) or not prompts:
-        why = f"{len(prompts)} prompts but {len(seeds)} seeds."
-        raise AudioLDMError(why, "Give one seed for each prompt.")
+        raise AudioLDMError(f"{len(prompts)} prompts but {len(seeds)} seeds.", "Give each prompt a seed.")
     if wrong := [seed for seed in seeds if not 0 <= seed < MOST_SEEDS]:
         raise AudioLDMError(f"seed={wrong[0]} is not a seed.", "Use 0 or more, below 2^62.")
     if batch_size is not None and batch_size < 1:

@@ -21,7 +21,7 @@ from audioldm.pipeline import longform
 from audioldm.pipeline.conditions import Conditions, encode, sound_condition
 from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
-from audioldm.ranges import SHARE
+from audioldm.ranges import SHARE, Between
 from audioldm.signal.level import peak_of
 from audioldm.signal.mel import filterbank, log_mel
 from audioldm.signal.splice import attenuate, bandwidth, crossover, splice
@@ -125,8 +125,8 @@ def check_regions(regions: Regions, seconds: float) -> None:
         if not 0 <= begin < end:
             raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
         if begin >= seconds:
-            why = f"region {begin:g}-{end:g} s begins after the sound's {seconds:g} s."
-            raise AudioLDMError(why, "Use audioldm edit continue.")
+            after = f"region {begin:g}-{end:g} s begins after the sound's {seconds:g} s."
+            raise AudioLDMError(after, "Use audioldm edit continue.")
 
 
 def transfer(
@@ -252,11 +252,9 @@ def upscale(
                 "The sound is silent: it has no band to continue.", "Give one that can be heard."
             )
         if cutoff >= FULL * spec.fmax:
-            why = f"The sound reaches {cutoff:.0f} Hz: it has the model's whole band."
-            raise AudioLDMError(why, "Give --cutoff in Hz to remake what is above.")
-    if not 0 < cutoff < spec.fmax:
-        why = f"cutoff={cutoff:g} Hz is not between 0 and the model's {spec.fmax:g} Hz."
-        raise AudioLDMError(why, "Choose another.")
+            hint = "Give --cutoff in Hz to remake what is above."
+            raise AudioLDMError(f"The sound reaches {cutoff:.0f} Hz: it has the model's whole band.", hint)
+    Between(0, spec.fmax, above=True).check("cutoff", cutoff)
     canvas = Canvas.of(parts, wave, **options)
     last, octave = (
         # the mel bands that lie wholly below

@@ -28,8 +28,7 @@ from audioldm.signal.level import normalise_peak
 NAMES = ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
 METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
 """Ways to combine the answer with the prompt and the answer without; each takes (pair, scale)."""
-NOISELESS = ("euler", "ddim", "flow_euler")
-"""Samplers of first order without noise: the ones that CFG++ is a step of."""
+NOISELESS = ("euler", "ddim", "flow_euler")  # samplers that CFG++ is a step of
 CLASSIFIER_LIMIT, CLAP_LIMIT = 1.0, 0.05
 """Largest root mean square (a latent's own is 1) that a gradient may move x0 by: CLAP's score rises far beyond it too,
 by loud sounds that only this CLAP finds nearer.
@@ -50,12 +49,11 @@ class TargetClass:
         folder = Path(place).parent if Path(place).is_file() else Path(place)
         net: Any = load_component(folder)
         if not isinstance(net, NoisyClassifier):
-            why = f"guidance_classifier={place} holds a {type(net).__name__}."
             use = "Name what `audioldm train embedded/classifier` exported: RUN/model/classifier."
-            raise AudioLDMError(why, use)
+            raise AudioLDMError(f"guidance_classifier={place} holds a {type(net).__name__}.", use)
         if label not in net.config.classes:
-            why = f"guidance_class={label!r} is not a class of {place}."
-            raise AudioLDMError(why, f"Known: {', '.join(net.config.classes)}.")
+            known = f"Known: {', '.join(net.config.classes)}."
+            raise AudioLDMError(f"guidance_class={label!r} is not a class of {place}.", known)
         return cls(net.requires_grad_(False), label, weight_hash(weight_file(folder)))
 
     def log_prob(self, parts: Components) -> Callable[[Tensor, Tensor], Tensor]:
@@ -100,8 +98,7 @@ class GuidanceConfig:
         low, high = self.interval or (0.0, inf)
         quantile, floor = self.threshold or (1.0, 1.0)
         if not 0 <= low < high:
-            what = f"guidance_interval={low:g},{high:g} is out of range."
-            raise AudioLDMError(what, "Use LOW below HIGH, from 0 up.")
+            raise AudioLDMError(f"guidance_interval={low:g},{high:g} is out of range.", "Use LOW below HIGH.")
         SHARE.check("guidance_threshold's QUANTILE", quantile)
         POSITIVE.check("guidance_threshold's FLOOR", floor)
         Between(0, 1, above=True).check("refine", self.refine)
@@ -113,17 +110,16 @@ class GuidanceConfig:
         choose(METHODS, self.method, "guidance_method")
         if self.method == "cfg_plus_plus":
             if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-                why = f"guidance_method=cfg_plus_plus does not go with sampler={sampler}."
-                raise AudioLDMError(why, f"Use {', '.join(NOISELESS)}.")
+                hint = f"Use {', '.join(NOISELESS)}."
+                raise AudioLDMError(f"cfg_plus_plus does not go with sampler={sampler}.", hint)
             if scale is not None and scale > 1:
-                why = f"guidance={scale:g} is too much for cfg_plus_plus."
-                raise AudioLDMError(why, "Use 0 to 1, such as 0.6.")
+                raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1.")
         if self.extra_prompts and self.method != "classifier_free":
-            why = f"guidance_method={self.method} knows one prompt only."
-            raise AudioLDMError(why, "Leave out guidance_extra_prompts.")
+            hint = "Leave out guidance_extra_prompts."
+            raise AudioLDMError(f"guidance_method={self.method} knows one prompt only.", hint)
         if self.weak is not None and negative:
-            why = f"negative={negative!r} and guidance_weak both say what to move away from."
-            raise AudioLDMError(why, "Give one.")
+            both = f"negative={negative!r} and guidance_weak both say what to move away from."
+            raise AudioLDMError(both, "Give one.")
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
@@ -199,8 +195,9 @@ def check_same_latents(parts: Components, other: Components, option: str) -> Non
         # the same weights may lie in another number type
         alike = parts.hashes.get(part) == other.hashes.get(part)
         if not alike and state_digest(getattr(parts, net)) != state_digest(getattr(other, net)):
-            why = f"{option}={other.name} has another {part} than {parts.name}."
-            raise AudioLDMError(why, "Name a model of the same latents.")
-    if torch.device(parts.device) != torch.device(other.device):
-        why = f"{option} is on {other.device}, the model on {parts.device}."
-        raise AudioLDMError(why, "Load both alike.")
+            use = "Name a model of the same latents."
+            raise AudioLDMError(f"{option}={other.name} has another {part} than {parts.name}.", use)
+    if parts.device != other.device:
+        raise AudioLDMError(
+            f"{option} is on {other.device}, the model on {parts.device}.", "Load both alike."
+        )

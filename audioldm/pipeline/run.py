@@ -12,7 +12,6 @@ from audioldm.components import Components, Sampling, warn_of_student, warn_of_u
 from audioldm.diffusion import edit
 from audioldm.diffusion.grids import GRIDS
 from audioldm.diffusion.noise import PerSample
-from audioldm.diffusion.noise import seeds as generators
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS, ddim_invert
 from audioldm.diffusion.table import choose
@@ -53,7 +52,7 @@ class Run:
         choose(SAMPLERS, settings.sampler, "sampler")
         sigmas = choose(GRIDS, settings.grid, "grid")(parts.schedule, settings.steps)
         shape = shape or latent_shape(parts, settings.seconds, loop=loop)
-        noise = PerSample(generators(seeds), shape, device=parts.device)
+        noise = PerSample(seeds, shape, parts.device)
         return cls(parts, settings, noise, sigmas, guidance, on_step)
 
     def start(self) -> Tensor:

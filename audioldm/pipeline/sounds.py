@@ -1,7 +1,4 @@
-"""A sound file as it is, for edits that must leave its samples alone: any rate, channels and width.   N samples.
-
-Whole-number formats are kept as left-justified int32, so that what is not edited comes back to the bit.
-"""
+"""A sound file as it is, for edits that must leave its samples alone: any rate, channels and width.   N samples."""
 
 import io
 from collections.abc import Sequence
@@ -23,8 +20,7 @@ from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}
-"""Widths that a format can hold; others become FLOAT in wav, PCM_24 in flac."""
+KEPT = {"wav": (*BITS, "FLOAT", "DOUBLE"), "flac": ("PCM_S8", "PCM_16", "PCM_24")}  # what a format can hold
 CEILING = 10 ** (-0.1 / 20)  # largest sample of what is put into a sound: -0.1 dB of full scale
 SHORTEST, LONGEST = 0.03, 1800.0  # seconds of sound that an edit takes
 MOST_VALUES = 2**28  # samples times channels: 1 GiB in memory
@@ -32,7 +28,7 @@ MOST_VALUES = 2**28  # samples times channels: 1 GiB in memory
 
 @dataclass(frozen=True)
 class Sound:
-    """Samples (N, C), int32 or floating, their rate in Hz and the width they are stored in."""
+    """Samples (N, C), left-justified int32 or floating as they lie in the file, their rate in Hz and their width."""
 
     data: npt.NDArray[Any]
     rate: int
@@ -80,9 +76,8 @@ def read(path: str | Path) -> Sound:
             blocks = [] if length > most else list(file.blocks(seconds=(most + 1) / rate, dtype=kind))
         length = max(length, sum(map(len, blocks)))
         if length > most:
-            raise AudioLDMError(
-                f"{path} has {length / rate:.0f} s.", f"Cut it to {most / rate:.0f} s or less."
-            )
+            hint = f"Cut it to {most / rate:.0f} s or less."
+            raise AudioLDMError(f"{path} has {length / rate:.0f} s.", hint)
         if not blocks:
             raise AudioLDMError(f"{path} holds no sound (0 samples).", "Give another file.")
         if length < SHORTEST * rate:
@@ -99,8 +94,7 @@ def splice_into(
 ) -> Sound:
     """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds); all else to the bit as it was.
 
-    Cross-fades of ``fade`` seconds lie outside the regions and keep the power.   What would be beyond full scale in the
-    regions is turned down as a whole (``Sound.gain_db``), not cut off.
+    Cross-fades of ``fade`` seconds lie outside and keep the power.   What exceeds full scale is turned down as a whole.
     """
     wave = resample(edited.double(), rate, sound.rate)[: len(sound.data)]
     wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))

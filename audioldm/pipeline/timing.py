@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 if TYPE_CHECKING:  # a process that tells its memory need not import the nets
     from audioldm.components import Components
 
+# the parts of a model, and which of ``engines.Functions`` each is
 CALLS = {"text": "embed_text", "unet": "unet", "vae": "decode", "vocoder": "vocode"}
-"""the parts of a model, and which of ``engines.Functions`` each is"""
-PARTS = (*CALLS, "rest")
-"""``rest`` is what lies between: the sampler, the noise, the phase refinement."""
+PARTS = (*CALLS, "rest")  # what lies between: the sampler, the noise, the phase refinement
 
 
 @dataclass
@@ -83,11 +82,9 @@ def peak_mib(device: torch.device) -> float:
     """MiB at the highest so far: of the GPU where the model is on one, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
+    if (status := Path("/proc/self/status")).exists():
         # getrusage would begin with what the process that started this one had used
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+        return int(status.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 2**10
     if sys.platform == "win32":
         return math.nan
     import resource

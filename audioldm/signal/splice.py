@@ -47,28 +47,27 @@ def crossover(low: Tensor, high: Tensor, cutoff: float, rate: int) -> Tensor:
     return high + lowpass(low - high, cutoff, rate)
 
 
-def bandwidth(wave: Tensor, rate: int, *, below: float = 60.0, size: int = 1024) -> float:
-    """The frequency in Hz above which the mean spectrum of (N,) stays ``below`` dB under its peak."""
-    padded = nnf.pad(wave, (0, max(0, size - wave.shape[-1])))
-    power = torch.zeros(size // 2 + 1, dtype=torch.float64)
+def bandwidth(wave: Tensor, rate: int) -> float:
+    """The frequency in Hz above which the mean spectrum of (N,) stays 60 dB under its peak."""
+    size, power = 1024, torch.zeros(513, dtype=torch.float64)
     window = torch.hann_window(size, dtype=torch.float64)
-    for block in padded.split(size * 1000):
-        block = nnf.pad(block, (0, max(0, size - block.shape[-1])))
-        power += torch.fft.rfft(block.double().unfold(0, size, size // 2) * window).abs().square().sum(0)
-    loud = (power > power.max() * 10 ** (-below / 10)).nonzero().flatten()
+    for block in wave.split(size * 1000):
+        frames = nnf.pad(block, (0, max(0, size - len(block)))).double().unfold(0, size, size // 2)
+        power += torch.fft.rfft(frames * window).abs().square().sum(0)
+    loud = (power > power.max() * 1e-6).nonzero().flatten()
     return float(loud.max() + 1) * rate / size if len(loud) else 0.0
 
 
-def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec, *, floor: float = 0.0) -> Tensor:
+def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec) -> Tensor:
     """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``mel``; both (1, 1, T, F).
 
-    Phases stay and nothing is turned up: a bin's gain is the mean, by the filterbank, of its bands' gains
-    clamp(quieter / mel, floor, 1).   T frames cover the wave; they are taken a block at a time.
+    Phases stay and nothing is turned up: a bin's gain is the mean of its bands' gains, by the filterbank.   T frames
+    cover the wave; they are taken a block at a time.
     """
     bank = filterbank(spec).to(wave)
     reach = bank.sum(0)  # the lowest and the highest bin belong to no band, and stay
     share = torch.where(reach > 0, bank / reach.clamp(min=1e-12), 0)
-    gain = (quieter - mel).exp().clamp(floor, 1.0)[0, 0] @ share + (reach == 0).to(wave)
+    gain = (quieter - mel).exp().clamp(max=1.0)[0, 0] @ share + (reach == 0).to(wave)
     padded, hop, pieces = nnf.pad(wave, (0, len(gain) * spec.hop - len(wave))), spec.hop, list[Tensor]()
     for first in range(0, len(gain), BLOCK):
         begin, end = max(0, first - CONTEXT), min(len(gain), first + BLOCK + CONTEXT)

@@ -27,7 +27,7 @@ def denoise(x, sigma):
 @settings(max_examples=100, deadline=None)
 def test_any_steps_shape_and_type(name, steps, shape, dtype, grid):
     sigmas = grids.GRIDS[grid](SCHEDULE, steps)
-    source = noise.PerSample(noise.seeds(range(shape[0])), shape[1:])
+    source = noise.PerSample(range(shape[0]), shape[1:])
     x = (sigmas[0] * source()).to(dtype)
     before, levels, seen = x.clone(), sigmas.clone(), []
     out = A.SAMPLERS[name](
@@ -80,7 +80,7 @@ def test_a_sample_alone_is_the_sample_in_a_batch(name, dtype):
         return torch.tanh(x_t) * spread(t / 1000, x_t) + x_t.flatten(1).mean(1).reshape(-1, 1, 1, 1)
 
     def run(numbers):
-        source = noise.PerSample(noise.seeds(numbers), shape)
+        source = noise.PerSample(numbers, shape)
         return A.SAMPLERS[name](
             as_denoiser(net, SCHEDULE, prediction="v"), (sigmas[0] * source()).to(dtype), sigmas, noise=source
         )

@@ -8,7 +8,7 @@ from torch import Generator
 
 from audioldm.diffusion import edit
 from audioldm.diffusion.grids import trailing
-from audioldm.diffusion.noise import PerSample, seeds
+from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.prediction import spread
 from audioldm.diffusion.samplers import SAMPLERS
 from audioldm.diffusion.schedule import FlowPath, audioldm
@@ -27,7 +27,7 @@ def known():
 
 
 def source():
-    draw = PerSample(seeds([3, 4]), SHAPE[1:])
+    draw = PerSample([3, 4], SHAPE[1:])
     return lambda: draw().double()
 
 
