@@ -26,7 +26,7 @@ with later():
 
     from audioldm import batch
     from audioldm.cli import edit
-    from audioldm.pipeline import conditions, draws, longform
+    from audioldm.pipeline import conditions, longform, run
 
 
 class ManyOutputs(groups.Output):
@@ -253,7 +253,7 @@ class Session:
         settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
         about = {"command": "generate", "settings": settings, "options": self.request.options(clip)}
         result = save(self.pipe, clip, wave, {**about, "machine": machine}, self.request.output)
-        if draws.silent(torch.from_numpy(wave)[None]):
+        if run.silent(torch.from_numpy(wave)[None]):
             use = "Try another --seed, --set retry_silent=8 or less --guidance."
             say(f"{clip.prompt!r}, seed {clip.seed}, came out silent. {use}")
         return result

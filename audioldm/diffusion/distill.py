@@ -64,11 +64,7 @@ def consistency(
 
 
 def relativistic(critic: Critic, better: Tensor, worse: Tensor) -> Tensor:
-    """softplus(D(worse) - D(better)).   Jolicoeur-Martineau 2019 (arXiv:1807.00734) eq. 5; ARC 2025 eq. 5.
-
-    The critic's with (real, fake), the student's with (fake, real).   At its best D(a) - D(b) = log p(a) q(b) / (q(a)
-    p(b)), p real and q fake.
-    """
+    """softplus(D(worse) - D(better)): the critic's with (real, fake), the student's with (fake, real).   ARC eq. 5."""
     return nnf.softplus(critic(worse) - critic(better)).mean(1)
 
 

@@ -53,15 +53,13 @@ def repaint(
 
 
 def slerp(a: Tensor, b: Tensor, fraction: float | Tensor) -> Tensor:
-    """The point at ``fraction`` of the great arc from a to b, each sample (B, ...) one vector.   Shoemake 1985.
-
-    ``fraction`` may be a tensor that broadcasts to a, for a path in time.   Parallel vectors are mixed straight.
-    """
+    """The point at ``fraction`` (for a path a tensor) of the great arc from a to b, a vector a row.   Shoemake 1985."""
     flat_a, flat_b = double(a).flatten(1), double(b).flatten(1)
     cosine = (flat_a * flat_b).sum(1) / (flat_a.norm(dim=1) * flat_b.norm(dim=1)).clamp(min=1e-12)
     angle = cosine.clamp(-1, 1).arccos().reshape(-1, *[1] * (a.ndim - 1))
     share = double(fraction).to(flat_a.device) if isinstance(fraction, Tensor) else fraction
     sine = angle.sin()
+    # parallel vectors are mixed straight
     bent, safe = sine > 1e-4, torch.where(sine > 1e-4, sine, 1)
     of_a = torch.where(bent, ((1 - share) * angle).sin() / safe, 1 - share)
     of_b = torch.where(bent, (share * angle).sin() / safe, share)

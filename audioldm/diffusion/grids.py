@@ -38,21 +38,17 @@ def on_curve(schedule: Path, steps: int, curve: Callable[[Tensor, Tensor, Tensor
 
 
 def leading(schedule: Path, steps: int, *, offset: int = 1) -> Tensor:
-    """Even times from the clean end, floor(i T / steps) + offset, never the last.   Song et al. 2021, arXiv:2010.02502.
-
-    Equal to diffusers where ``steps`` divides T; elsewhere diffusers rounds T / steps down and leaves out the noisiest.
-    """
+    """Even times from the clean end, floor(i T / steps) + offset, not the last.   Song 2021, arXiv:2010.02502."""
     length = schedule.length
     check_steps(steps, length)
+    # diffusers rounds T / steps down, and leaves out the noisiest times where steps does not divide T
     shift = 0 if steps == length else offset
     return at_times(schedule, (torch.arange(steps) * length // steps + shift).clamp(max=length - 1).flip(0))
 
 
 def published(schedule: Path, steps: int) -> Tensor:
-    """``leading`` down to the lowest trained level, not 0; AudioLDM's own.   Liu et al. 2023, arXiv:2301.12503.
-
-    The latent keeps the noise of that level, 4 % of its amplitude; with as many steps as times the end is 0.
-    """
+    """``leading`` down to the lowest trained level, not 0; AudioLDM's own.   Liu et al. 2023, arXiv:2301.12503."""
+    # the latent keeps the noise of that level, 4 % of its amplitude
     sigmas = leading(schedule, steps)
     return sigmas if steps == schedule.length else torch.cat([sigmas[:-1], schedule.sigmas[:1]])
 

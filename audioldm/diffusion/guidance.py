@@ -47,10 +47,7 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
 
 @method
 def rescale(cond: Tensor, uncond: Tensor, scale: float, *, phi: float = 0.7) -> Tensor:
-    """Classifier-free, each sample's spread brought back to that of cond (phi).   Lin et al. 2024, arXiv:2305.08891.
-
-    ``phi`` mixes the two: 0 is plain.   Done on x0, the one prediction that all schedules have.
-    """
+    """Guided, each sample's spread brought back to that of cond (phi).   Lin et al. 2024, arXiv:2305.08891."""
     x0 = uncond + scale * (cond - uncond)
     ratio = cond.flatten(1).std(1) / x0.flatten(1).std(1)
     return x0 * spread(phi * ratio + (1 - phi), x0)
@@ -58,10 +55,8 @@ def rescale(cond: Tensor, uncond: Tensor, scale: float, *, phi: float = 0.7) -> 
 
 @method
 def apg(cond: Tensor, uncond: Tensor, scale: float, *, eta: float = 0.0, radius: float = inf) -> Tensor:
-    """The part along the answer times eta, the length cut at radius.   Sadat et al. 2025, arXiv:2410.02416 Alg. 1.
-
-    eta 1 and no radius is plain guidance.   The paper's momentum is state between steps, so it is left out.
-    """
+    """The part along the answer times eta, the length cut at radius.   Sadat et al. 2025, arXiv:2410.02416 Alg. 1."""
+    # the paper's momentum is state between steps, so it is left out
     change = cond - uncond
     change = change * spread((radius / norm(change)).clamp(max=1), cond)
     along = (change * cond).flatten(1).sum(1) / norm(cond) ** 2
@@ -100,11 +95,8 @@ def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> De
 
 
 def cfg_plus_plus(pair: Pair, scale: float, *, sigmas: Tensor) -> Denoiser:
-    """Guide x0, renoise with uncond's noise.   Chung et al. 2025, arXiv:2406.08070.
-
-    For Euler and DDIM on the grid ``sigmas``: their step x0_guided + next eps_uncond is plain guidance of
-    scale / (1 - next / now); ``scale`` is in [0, 1].
-    """
+    """Guide x0 by ``scale`` in [0, 1], renoise with uncond's noise.   Chung et al. 2025, arXiv:2406.08070."""
+    # Euler's and DDIM's step x0_guided + next eps_uncond is plain guidance of scale / (1 - next / now)
     levels, after = double(sigmas)[:-1], double(sigmas)[1:]
     strengths = scale / (1 - after / levels)
 

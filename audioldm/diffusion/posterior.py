@@ -1,7 +1,4 @@
-"""q(x_{t-1} | x_t, x0), the Gaussian that DDPM steps with; its variances, fixed or learned; the bound in bits.
-
-In x_t (not x / alpha) coordinates, one trained time back.   t (B,) whole numbers; x, x0 (B, ...).
-"""
+"""q(x_{t-1} | x_t, x0), its variances, fixed or learned, and the bound in bits.   t (B,) whole; x_t, x0 (B, ...)."""
 
 from math import log, pi
 

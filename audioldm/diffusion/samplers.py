@@ -38,10 +38,7 @@ Sampler = Callable[..., Tensor]
 
 
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
-    """The sampler of a bare ``loop`` over floats, whose state is float32 or better and whose gradients are off.
-
-    It raises ValueError for a grid that does not descend, and for a stochastic loop without noise.
-    """
+    """The sampler of a bare ``loop`` over floats, without gradients, in float32 or better.   Raises ValueError."""
 
     @wraps(loop)
     @torch.no_grad()
@@ -60,9 +57,7 @@ def sampler(loop: Callable[..., Tensor]) -> Sampler:
 
         def draw() -> Tensor:
             if noise is None:
-                raise ValueError(
-                    "this sampler is stochastic: give noise=, such as PerSample(generators, shape)."
-                )
+                raise ValueError("this sampler is stochastic: give noise=, such as PerSample(seeds, shape).")
             return noise().to(state)
 
         report = on_step or (lambda *_: None)
@@ -120,14 +115,12 @@ def ddim(step: Step, *, eta: float = 0.0) -> Tensor:
 
 @rule
 def ddpm(step: Step, *, large: float = 0.0) -> Tensor:
-    """Draw from the posterior q(x_next | x, x0) of each step.   Ho et al. 2020, arXiv:2006.11239 Alg. 2 and eq. 7.
-
-    ``large`` mixes the log variances: 0 is fixed-small (beta tilde), 1 fixed-large (beta).
-    """
+    """Draw from the posterior q(x_next | x, x0) of each step.   Ho et al. 2020, arXiv:2006.11239 Alg. 2 and eq. 7."""
     now, nxt = step.now, step.nxt
     x = step.x0 + step.ratio**2 * (step.x - step.x0)
     if nxt == 0:
         return x
+    # ``large`` mixes the log variances: 0 is fixed-small (beta tilde), 1 fixed-large (beta)
     small, times = (now**2 - nxt**2) * step.ratio**2, (1 + nxt**2) / (1 + now**2) * (now / nxt) ** 2
     return x + sqrt(small) * times ** (large / 2) * step.noise()
 
@@ -223,14 +216,11 @@ def ve_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
 
 @rule
 def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
-    """Reverse VP-SDE, each step followed by Langevin corrections.   Song et al. 2021, arXiv:2011.13456 Alg. 3.
-
-    x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, with 1 - beta the ratio of alpha_bar.
-    """
+    """Reverse VP-SDE, each step followed by Langevin corrections.   Song et al. 2021, arXiv:2011.13456 Alg. 3."""
     now, nxt, x = step.now, step.nxt, step.x
     if nxt == 0:
         return step.x0
-    # 1 / alpha at nxt; sqrt(1 - beta)
+    # x_t' = (2 - sqrt(1 - beta)) x_t + beta score + sqrt(beta) n, 1 - beta the ratio of alpha_bar; scale = 1 / alpha
     scale, shrink = sqrt(1 + nxt**2), sqrt((1 + nxt**2) / (1 + now**2))
     beta = 1 - shrink**2
     drift = (2 - shrink) * x + beta * (1 + now**2) * (step.x0 - x) / now**2
@@ -241,10 +231,7 @@ def vp_sde(step: Step, *, rounds: int = 1, size: float = 0.16) -> Tensor:
 def update(
     now: float, nxt: float, x: Tensor, x0: Tensor, others: list[tuple[float, Tensor]], *, half: bool
 ) -> Tensor:
-    """The exponential step from ``now`` to ``nxt`` with x0 interpolated through ``others``, (level, x0 there).
-
-    ``half`` replaces one other's exact weight by (1 - e^-h) / 2, the paper's B2(h).
-    """
+    """The exponential step from ``now`` to ``nxt`` with x0 interpolated through ``others``, (level, x0 there)."""
     if nxt == 0:
         return x0
     x_next = x0 + (nxt / now) * (x - x0)
@@ -260,7 +247,7 @@ def update(
     weights = torch.linalg.solve(
         places[None] ** powers[:, None], torch.tensor(exact, dtype=torch.float64)
     ).tolist()
-    if half:
+    if half:  # the paper's B2(h) in the place of the exact weight
         weights = [-expm1(-step) / 2 / places.item()]
     return x_next + weighted_sum(weights, [other - x0 for _, other in others])
 
@@ -269,10 +256,7 @@ def update(
 def unipc(
     denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, order: int = 2
 ) -> Tensor:
-    """Predict, then correct with the next answer, needed anyway: order + 1.   Zhao et al. 2023, arXiv:2302.04867.
-
-    The order rises from 1 over the first steps, and falls to 1 over the last ones if the grid ends at 0.
-    """
+    """Predict, then correct with the next answer, needed anyway: order + 1.   Zhao et al. 2023, arXiv:2302.04867."""
     steps = len(sigmas) - 1
     known: list[tuple[float, Tensor]] = []
     start, rank = x, 0
@@ -283,6 +267,7 @@ def unipc(
             others = [*known[1:rank], (now, x0)]
             x = update(sigmas[i - 1], now, start, known[0][1], others, half=rank == 1)
         known = [(now, x0), *known[:2]]
+        # it rises over the first steps, and falls over the last ones if the grid ends at 0
         rank = min(order, i + 1, steps - i if sigmas[-1] == 0 else order)
         start = x
         x = update(now, nxt, x, x0, known[1:rank], half=rank == 2)

@@ -33,7 +33,7 @@ class NoiseSchedule:
         descends = bar.ndim == 1 and bar.dtype == torch.float64 and bool((bar.diff() < 0).all())
         if not (descends and bar[0] < 1 and bar[-1] >= 0 and bar[-2] > HIGHEST**-2):
             raise ValueError(
-                "alphas_cumprod must be (T,) float64, descending in [0, 1), its last alone below 2^-40."
+                "alphas_cumprod must be (T,) float64, descending in [0, 1), only its last below 2^-40."
             )
 
     @property
@@ -97,9 +97,7 @@ class FlowPath:
     """The straight path x_t = (1 - u) x0 + u eps, time t = u T in [0, T].   Lipman et al. 2023; Liu et al. 2023."""
 
     length: int = 1000
-    shift: float = (
-        1.0  # u becomes shift u / (1 + (shift - 1) u), towards noise; Esser et al. 2024 (SD3) eq. 23
-    )
+    shift: float = 1.0  # of times towards noise.   Esser et al. 2024 (SD3) eq. 23
 
     @property
     def sigmas(self) -> Tensor:
@@ -107,12 +105,10 @@ class FlowPath:
         return self.sigma_at(self.shifted(torch.arange(1, self.length + 1, dtype=torch.float64)))
 
     def shifted(self, t: Tensor) -> Tensor:
-        """Times t moved towards noise by ``shift``; in and out in [0, T]."""
         u = t.double() / self.length
         return self.length * self.shift * u / (1 + (self.shift - 1) * u)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(1 - u, u) at t = u T, float64."""
         u = t.double() / self.length
         return 1 - u, u
 
@@ -121,7 +117,6 @@ class FlowPath:
         return (alpha / sigma) ** 2
 
     def sigma_at(self, t: Tensor) -> Tensor:
-        """Noise level u / (1 - u), at most HIGHEST."""
         alpha, sigma = self.coefficients(t)
         return (sigma / alpha).clamp(max=HIGHEST)
 
@@ -131,7 +126,6 @@ class FlowPath:
         return torch.where(sigma >= HIGHEST, self.length, self.length * sigma / (1 + sigma))
 
     def alpha_of(self, sigma: Tensor) -> Tensor:
-        """Factor 1 - u = 1 / (1 + sigma)."""
         return 1 / (1 + sigma)
 
 

@@ -18,10 +18,8 @@ def score(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 def langevin(
     denoise: Denoiser, x: Tensor, sigma: float, *, noise: Noise, rounds: int = 1, size: float = 0.16
 ) -> Tensor:
-    """Take ``rounds`` Langevin steps of 2 (size sigma)^2 at one level.   Song et al. 2021 (score SDE) Alg. 4-5.
-
-    They measure sigma by the norms of noise and score over the batch, on average the same; so samples stay independent.
-    """
+    """Take ``rounds`` Langevin steps of 2 (size sigma)^2 at one level.   Song et al. 2021 (score SDE) Alg. 4-5."""
+    # they measure sigma by the norms of noise and score over the batch, on average the same
     level = x.new_full((len(x),), sigma)
     for _ in range(rounds):
         x = x + 2 * size**2 * (denoise(x, level) - x) + 2 * size * sigma * noise().to(x)

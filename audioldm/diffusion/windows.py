@@ -143,10 +143,7 @@ class Front:
 def shares_of(
     spans: Sequence[tuple[float, float]], frames: int, seconds_per_frame: float, fade: float
 ) -> Tensor:
-    """How much each of P spans (from, to) in seconds, in order and without gaps, counts in every frame: (P, frames).
-
-    Neighbours cross-fade linearly over ``fade`` seconds around their border; the first and the last reach the ends.
-    """
+    """How much each of P spans (from, to) in seconds counts in every frame, ``fade`` seconds across: (P, frames)."""
     middle = (torch.arange(frames) + 0.5) * seconds_per_frame
     rises = [((middle - begin) / max(fade, 1e-6) + 0.5).clamp(0, 1) for begin, _ in spans[1:]]
     edges = [torch.ones(frames), *rises, torch.zeros(frames)]

@@ -36,10 +36,7 @@ def multi_resolution_stft(output: Tensor, real: Tensor) -> Tensor:
 
 
 def mel_pyramid(output: Tensor, real: Tensor, *, levels: int = 3) -> Tensor:
-    """L1 between mels (B, 1, T, F) and between their halved versions: detail first, then envelope.
-
-    The coarse levels keep the energy of a region right where its fine texture cannot be.   The weight of a level is 1.
-    """
+    """L1 between mels (B, 1, T, F), and between their halved versions, where the fine texture cannot be right."""
     total = nnf.l1_loss(output, real)
     for _ in range(levels - 1):
         output, real = nnf.avg_pool2d(output, 2), nnf.avg_pool2d(real, 2)
@@ -54,10 +51,7 @@ def _scale(size: int, bands: int, rate: int, device: torch.device) -> tuple[Tens
 
 
 def multi_scale_mel(output: Tensor, real: Tensor, rate: int) -> Tensor:
-    """Sum over window sizes of the L1 between log10 mels.   DAC (arXiv:2306.06546) sec. 3.4; BigVGAN-v2.
-
-    Both waves (B, 1, N) in float32, N above 1024.   Returns a scalar.
-    """
+    """Sum over windows of the L1 of log10 mels; (B, 1, N) float32, N > 1024.   DAC (arXiv:2306.06546) sec. 3.4."""
     waves, total = torch.cat([output, real])[:, 0], output.new_zeros(())
     for size, count in MEL_SCALES:
         window, bank = _scale(size, count, rate, output.device)

@@ -20,9 +20,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.pipeline import adapters
 from audioldm.pipeline.adapters import Named
 from audioldm.pipeline.conditions import Conditions, encode
-from audioldm.pipeline.draws import resample_silent
 from audioldm.pipeline.longform import decode, tiles, window_frames
-from audioldm.pipeline.run import Run
+from audioldm.pipeline.run import Run, resample_silent
 from audioldm.pipeline.spans import Span
 
 

@@ -52,10 +52,7 @@ class Canvas:
     def of(
         parts: Components, wave: Tensor, run: Run | None = None, *, seed: int = 0, **options: Any
     ) -> "Canvas":
-        """Encode ``wave`` (N,); the seed's noise is the one that generation would draw.
-
-        Raises AudioLDMError for an empty or not finite wave and for settings, ValueError for another shape.
-        """
+        """Encode ``wave`` (N,); the seed's noise is that of generation.   Raises AudioLDMError, ValueError."""
         if wave.ndim != 1:
             raise ValueError(f"an edit takes one mono wave (N,), not {tuple(wave.shape)}.")
         if wave.numel() == 0 or not bool(wave.isfinite().all()):
@@ -80,13 +77,9 @@ class Canvas:
         return mask.to(self.latent)
 
     def sampled(
-        self,
-        prompt: Prompt,
-        x: Tensor,
-        sigmas: Tensor | None = None,
-        mask: Tensor | float = 1.0,
-        rounds: int = 1,
-    ) -> Tensor:
+        self, prompt: Prompt, x: Tensor, sigmas: Tensor | None = None,
+        mask: Tensor | float = 1.0, rounds: int = 1,
+    ) -> Tensor:  # fmt: skip
         """The latent that x at the first of ``sigmas`` becomes under ``prompt``, known where ``mask`` is 0."""
         denoise = self.run.denoiser(self.conditions(prompt), sigmas=sigmas)
         return self.run.sample(edit.inpaint(denoise, self.latent, mask), x, sigmas, rounds=rounds)
@@ -155,13 +148,11 @@ def transfer(
 def inpaint(
     parts: Components, wave: Tensor, prompt: Prompt, *, regions: Regions, rounds: int = 1, **options: Any
 ) -> Tensor:
-    """Make ``regions`` anew so that they fit the rest, which comes back as its round trip.   RePaint, 2022.
-
-    Every step is taken ``rounds`` times.   Regions that are the whole sound give what generation gives.
-    """
+    """Make ``regions`` anew so that they fit the rest, every step ``rounds`` times.   Lugmayr et al. 2022 (RePaint)."""
     canvas = Canvas.of(parts, wave, **options)
     mask = canvas.mask(regions)
     latent = canvas.filled(prompt, mask, rounds)
+    # the whole sound made anew is generation
     return canvas.raw(latent) if bool((mask == 1).all()) else canvas.spliced(latent, regions)
 
 

@@ -74,10 +74,7 @@ class TargetClass:
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """Everything about guidance but its scale and the negative prompt; as it stands, plain classifier-free guidance.
-
-    Raises AudioLDMError for a number out of its range.
-    """
+    """Everything about guidance but its scale and the negative prompt; as it stands, plain.   Raises AudioLDMError."""
 
     method: str = "classifier_free"  # a name in METHODS, with options as ``choose`` reads them
     interval: tuple[float, float] | None = (

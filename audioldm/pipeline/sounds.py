@@ -92,9 +92,9 @@ def read(path: str | Path) -> Sound:
 def splice_into(
     sound: Sound, edited: Tensor, rate: int, regions: Sequence[tuple[float, float]], *, fade: float
 ) -> Sound:
-    """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds); all else to the bit as it was.
+    """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds), cross-faded outside of them.
 
-    Cross-fades of ``fade`` seconds lie outside and keep the power.   What exceeds full scale is turned down as a whole.
+    All else is to the bit as it was.   What exceeds full scale is turned down as a whole.
     """
     wave = resample(edited.double(), rate, sound.rate)[: len(sound.data)]
     wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))

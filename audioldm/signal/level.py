@@ -4,10 +4,7 @@ from torch import Tensor
 
 
 def normalise_peak(wave: Tensor, *, peak: float = 0.5, max_gain: float = 20.0) -> Tensor:
-    """Remove the mean and scale the last axis to ``peak``, as AudioLDM's training does; each row by itself.
-
-    A gain is at most ``max_gain`` (20 = 26 dB), so that a nearly silent crop is not blown up to noise.
-    """
+    """Each row without its mean and scaled to ``peak``, as in AudioLDM's training; a gain is at most ``max_gain``."""
     centred = wave - wave.mean(-1, keepdim=True)
     top = centred.abs().amax(-1, keepdim=True).clamp(min=peak / max_gain)
     return centred * (peak / top)

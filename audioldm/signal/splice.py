@@ -18,10 +18,7 @@ BLOCK, CONTEXT = 2000, 32  # STFT frames held at once, and beside them
 def splice(
     base: Tensor, edited: Tensor, regions: Sequence[tuple[int, int]], *, fade: int, power: bool = True
 ) -> Tensor:
-    """``edited`` in the regions, ``base`` elsewhere, sample by sample, cross-faded over ``fade`` samples outside them.
-
-    ``power`` keeps the power of unrelated sounds; without it the amplitude of like ones.
-    """
+    """``edited`` in the regions, ``base`` elsewhere, cross-faded over ``fade`` samples by power or amplitude."""
     place, curve = torch.arange(base.shape[-1]), torch.zeros(base.shape[-1])
     for begin, end in regions:
         if end > begin:  # 1 inside, a straight line over ``fade`` samples outside

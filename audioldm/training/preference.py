@@ -17,7 +17,7 @@ from audioldm.diffusion import objective
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import net_call
 from audioldm.pipeline.conditions import clap_scores
-from audioldm.pipeline.draws import silent
+from audioldm.pipeline.run import silent
 from audioldm.training.finetune import FineTune, kept
 from audioldm.training.module import Terms
 

@@ -8,8 +8,8 @@ import torch
 from audioldm.components import Sampling
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.audioldm import AudioLDM
-from audioldm.pipeline.draws import resample_silent, seed_of, silent
 from audioldm.pipeline.guidance import GuidanceConfig
+from audioldm.pipeline.run import resample_silent, seed_of, silent
 
 
 def model(controls=()) -> SimpleNamespace:

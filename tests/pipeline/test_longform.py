@@ -110,9 +110,9 @@ def test_windows_of_the_codec_agree_with_the_whole(embedded):
     [
         ("", "empty"),
         ("rain", "FROM-TO"),
-        ("1-5 rain", "begins at 1 s"),
-        ("0-5 rain; 6-7 wind", "not at 5"),
-        ("0-5 rain; 5-5 wind", "ends before"),
+        ("1-5 rain", "begin at 0 s"),
+        ("0-5 rain; 6-7 wind", "begin at 5 s"),
+        ("0-5 rain; 5-5 wind", "end later"),
         ("0-5", "FROM-TO"),
         ("0-5 ", "FROM-TO"),
     ],
