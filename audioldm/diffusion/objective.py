@@ -37,10 +37,7 @@ def draw_t(
     count: int, schedule: Path, *, generator: Generator | None = None, kind: Draw = "uniform",
     levels: tuple[float, float] = (0.0, 1.0), device: torch.device | str = "cpu",
 ) -> Tensor:  # fmt: skip
-    """Training times (count,), drawn on the generator's device: whole in [0, T-1], or for a FlowPath real in (0, T].
-
-    ``levels`` (low, high) are the shares of the schedule's time that they lie between.
-    """
+    """Training times (count,), whole in [0, T-1], of a FlowPath real in (0, T], between ``levels`` as shares of T."""
     u = levels[0] + (levels[1] - levels[0]) * unit_draw(count, kind, generator=generator)
     if isinstance(schedule, FlowPath):
         return schedule.shifted((levels[0] + levels[1] - u) * schedule.length).to(device, torch.float32)

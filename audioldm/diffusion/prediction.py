@@ -13,9 +13,7 @@ from torch import Tensor
 from audioldm.diffusion.schedule import Path, double
 
 Prediction = Literal["eps", "x0", "v", "score", "flow"]
-Denoiser = Callable[
-    [Tensor, Tensor], Tensor
-]  # (x (B, ...), sigma (B,)) -> x0 (B, ...), where x = x0 + sigma eps
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x = x0 + sigma eps (B, ...), sigma (B,)) -> x0 (B, ...)
 NetCall = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, ...), t (B,)) -> what the net predicts (B, ...)
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 

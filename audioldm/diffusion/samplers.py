@@ -164,11 +164,7 @@ def curvature(reach: float) -> float:
 
 @rule
 def dpmpp(step: Step, *, eta: float = 0.0, order: int = 2) -> Tensor:
-    """Exponential steps, x0 a polynomial through the last answers.   Lu et al. 2022, arXiv:2211.01095 Alg. 2, app. B.
-
-    Order 3 holds where the first two steps, which know less, are short; else it is 2.   For the parabola's square term
-    k-diffusion has half of ``curvature`` (second order), diffusers 0.42 a number that does not vanish (first order).
-    """
+    """Exponential steps, x0 a polynomial through the last answers.   Lu et al. 2022, arXiv:2211.01095 app. B."""
     x0, past = step.x0, step.past[: order - 1]
     if step.nxt == 0:
         return x0
@@ -184,6 +180,7 @@ def dpmpp(step: Step, *, eta: float = 0.0, order: int = 2) -> Tensor:
         else:
             ratio_before = log(past[1].now / past[0].now) / length
             slope_before = (past[0].x0 - past[1].x0) / ratio_before
+            # k-diffusion weighs it by half of the integral (second order), diffusers by what does not vanish (first)
             square = (slope - slope_before) / (ratio + ratio_before)
             average = average + (1 - whole / reach) * (slope + ratio * square) + curvature(reach) * square
     x = step.ratio * exp(-eta * length) * step.x + average
@@ -244,9 +241,8 @@ def update(
     for k in range(1, len(others) + 1):  # the integral over the step, h long, of e^-(h-u) (u/h)^k du
         exact.append(-phi * factorial(k))
         phi = phi / -step - 1 / factorial(k + 1)
-    weights = torch.linalg.solve(
-        places[None] ** powers[:, None], torch.tensor(exact, dtype=torch.float64)
-    ).tolist()
+    right = torch.tensor(exact, dtype=torch.float64)
+    weights = torch.linalg.solve(places[None] ** powers[:, None], right).tolist()
     if half:  # the paper's B2(h) in the place of the exact weight
         weights = [-expm1(-step) / 2 / places.item()]
     return x_next + weighted_sum(weights, [other - x0 for _, other in others])
@@ -292,11 +288,8 @@ def adaptive(
     denoise: Net, x: Tensor, sigmas: list[float], *,
     on_step: OnStep, rtol: float = 1e-3, atol: float = 1e-3, most: int = 1000, **_: Noise,
 ) -> Tensor:  # fmt: skip
-    """Dormand-Prince 5(4) on dx/dlog sigma; chooses its steps by error.   Song et al. 2021, arXiv:2011.13456 app. D.4.
-
-    It runs from the first of ``sigmas`` to the last positive one, then takes x0 if the last is 0.   Each sample has its
-    own level and step, so a sample's result does not depend on its batch.
-    """
+    """Dormand-Prince 5(4) on dx/dlog sigma, its steps chosen by error.   Song et al. 2021, arXiv:2011.13456 app. D.4."""
+    # each sample has its own level and step, so its result does not depend on its batch
     ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
     now, end = ends[0].expand(len(x)).clone(), ends[-1]
     step = (end - now) / 10
@@ -361,9 +354,7 @@ SAMPLERS: dict[str, Entry] = {
     "adaptive": Entry(adaptive, calls="6 per try"),
     "consistency": SDE(consistency),
     "flow_euler": Entry(flow, "Euler in the time of the straight path.   Liu et al. 2023, arXiv:2209.03003."),
-    "flow_midpoint": Entry(
-        partial(flow, middle=True), "Midpoint.   Lipman 2023, arXiv:2210.02747.", calls="2"
-    ),
+    "flow_midpoint": Entry(partial(flow, middle=True), "Midpoint.   arXiv:2210.02747 (Lipman).", calls="2"),
     "ve_sde": SDE(ve_sde, calls="1 + rounds"),
     "vp_sde": SDE(vp_sde, calls="1 + rounds"),
 }

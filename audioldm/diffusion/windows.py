@@ -85,10 +85,8 @@ def windowed(
     where it counts.   One part and one window is that part, bit by bit.   ``circular`` is a loop, of T >= window.
     """
     length = shares.shape[1]
-    begins, size = (
-        starts(length, window, stride or max(1, window // 2), circular=circular),
-        min(window, length),
-    )
+    size, step = min(window, length), stride or max(1, window // 2)
+    begins = starts(length, window, step, circular=circular)
     weights = ((torch.arange(size) + 0.5) * pi / size).sin() ** 2 if len(begins) > 1 else torch.ones(size)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -81,9 +81,8 @@ class AudioLDM(Components):
             front.reach(begin + window)
             again = Run.of(self, [seed], **options)  # which draws the same noise
             latent = again.sample(denoise, again.start())[:, :, begin : begin + window].contiguous()
-            piece = self.decode(
-                latent, seconds=window * scale / self.spec.rate, refine_phase=settings.refine_phase
-            )
+            seconds = window * scale / self.spec.rate
+            piece = self.decode(latent, seconds=seconds, refine_phase=settings.refine_phase)
             total[begin * scale :][: window * scale] += piece[0] * weights
             done = slice(begin * scale, min(end * scale, self.spec.samples(settings.seconds)))
             yield total[done] / mass[done]

@@ -21,8 +21,7 @@ SECONDS = 5.12  # length of the windows that CLAP and the captioner learned from
 QUIET = 0.03  # a window whose peak is so small a part of its sound's is not captioned
 LONGEST = 120.0  # seconds of a file that are listened to
 BATCH = 64
-NEAR = 3.0
-"""what a caption gains by CLAP's cosine to the sound, in nats a token of its likelihood; chosen on held-out clips"""
+NEAR = 3.0  # nats a token that a caption gains by CLAP's cosine to the sound; chosen on held-out clips
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,7 @@ class Captioning:
 def better_captions(
     captioning: Captioning, rows: Sequence[Row], *, advance: Callable[[int], None] = lambda count: None
 ) -> Iterator[tuple[Row, Caption, float]]:
-    """CapFilt (BLIP, arXiv:2201.12086 sec. 3.3): each row with the better of its first caption and a new one.
-
-    Yields the row (its captions the old ones, or the new one alone), the new caption, and how well the old one fits.
-    """
+    """Rows with the better of their own caption and a new one, the new one, the own match.   CapFilt, arXiv:2201.12086."""
     spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
     clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
     for part in torch.arange(len(rows)).split(BATCH):

@@ -58,10 +58,7 @@ def encode(
 
 
 def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:
-    """``condition`` with its vector moved by ``share`` of the great circle to ``other`` (B, D); 0 is itself.
-
-    Raises AudioLDMError for a model that is conditioned on tokens.
-    """
+    """``condition``, its vector moved by ``share`` of the great circle to ``other`` (B, D).   Raises AudioLDMError."""
     if condition.film is None or condition.tokens is not None:
         use = "Use a model that is conditioned on a CLAP vector."
         raise AudioLDMError(f"{parts.name} is conditioned on tokens, which cannot be mixed.", use)

@@ -239,19 +239,15 @@ def upscale(
     if cutoff is None:
         cutoff = bandwidth(wave, spec.rate)
         if cutoff <= 0:
-            raise AudioLDMError(
-                "The sound is silent: it has no band to continue.", "Give one that can be heard."
-            )
+            raise AudioLDMError("The sound is silent: it has no band to continue.", "Give another file.")
         if cutoff >= FULL * spec.fmax:
             hint = "Give --cutoff in Hz to remake what is above."
             raise AudioLDMError(f"The sound reaches {cutoff:.0f} Hz: it has the model's whole band.", hint)
     Between(0, spec.fmax, above=True).check("cutoff", cutoff)
     canvas = Canvas.of(parts, wave, **options)
-    last, octave = (
-        # the mel bands that lie wholly below
-        int((filterbank(spec)[:, round(hertz / spec.rate * spec.n_fft) :].sum(1) == 0).sum())
-        for hertz in (cutoff, cutoff / 2)
-    )
+    # the mel bands that lie wholly below
+    bins = (round(hertz / spec.rate * spec.n_fft) for hertz in (cutoff, cutoff / 2))
+    last, octave = (int((filterbank(spec)[:, edge:].sum(1) == 0).sum()) for edge in bins)
     mask = (torch.arange(canvas.latent.shape[-1]) >= last // spec.stride).to(canvas.latent)
     high = canvas.decode(canvas.filled(prompt, mask))
     # bring the new band to the level of the old one in the octave below the cutoff

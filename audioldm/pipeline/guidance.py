@@ -30,9 +30,7 @@ METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
 """Ways to combine the answer with the prompt and the answer without; each takes (pair, scale)."""
 NOISELESS = ("euler", "ddim", "flow_euler")  # samplers that CFG++ is a step of
 CLASSIFIER_LIMIT, CLAP_LIMIT = 1.0, 0.05
-"""Largest root mean square (a latent's own is 1) that a gradient may move x0 by: CLAP's score rises far beyond it too,
-by loud sounds that only this CLAP finds nearer.
-"""
+"""Largest root mean square that a gradient moves x0 by; far beyond, only this CLAP finds the (loud) sounds nearer."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class TargetClass:
         config, channels = self.net.config, parts.spec.latent_channels
         if config.latent_channels != channels:
             why = f"The classifier knows latents of {config.latent_channels} channels, {parts.name} has {channels}."
-            use = "Train one on a cache of this model's latents: recipe embedded/classifier."
-            raise AudioLDMError(why, use)
+            raise AudioLDMError(why, "Train one on this model's latents: recipe embedded/classifier.")
         # an encoder that was cast to other numbers is taken on trust
         exact = parts.vae.dtype == torch.float32
         if config.encoder and exact and config.encoder != encoder_digest(parts.vae):
@@ -77,16 +74,12 @@ class GuidanceConfig:
     """Everything about guidance but its scale and the negative prompt; as it stands, plain.   Raises AudioLDMError."""
 
     method: str = "classifier_free"  # a name in METHODS, with options as ``choose`` reads them
-    interval: tuple[float, float] | None = (
-        None  # guide only at noise levels sigma from the first to the second
-    )
+    interval: tuple[float, float] | None = None  # guide only at levels sigma from the first to the second
     threshold: tuple[float, float] | None = None  # the quantile of |x0| to clip at, and what is never clipped
     extra_prompts: tuple[tuple[str, float], ...] = ()  # more prompts with weights; a negative one is avoided
     weak: Components | None = None  # a worse model of the same latents and CLAP, to extrapolate away from
     clap: float = 0.0  # strength of the gradient of the CLAP score between the sound and its condition
-    refiner: Components | None = (
-        None  # a model of the same latents for the lowest noise levels (SDXL sec. 2.5)
-    )
+    refiner: Components | None = None  # a model of the same latents for the lowest levels (SDXL sec. 2.5)
     refine: float = 0.2  # the share of the schedule's time that is the refiner's
     classifier: TargetClass | None = None
     classifier_scale: float = 1.0  # strength of the classifier's gradient; 1 is Bayes' rule
@@ -121,10 +114,8 @@ class GuidanceConfig:
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""
         plain, names = GuidanceConfig(), ("method", "interval", "threshold", "extra_prompts", "clap")
-        pairs = {name: getattr(self, name) for name in names}
-        changed = {
-            f"guidance_{name}": value for name, value in pairs.items() if value != getattr(plain, name)
-        }
+        pairs = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
+        changed = {f"guidance_{name}": value for name, value in pairs.items()}
         if self.weak is not None:
             changed["guidance_weak"] = {"name": self.weak.name, "sha256": self.weak.hashes}
         if (net := self.refiner) is not None:
@@ -194,7 +185,3 @@ def check_same_latents(parts: Components, other: Components, option: str) -> Non
         if not alike and state_digest(getattr(parts, net)) != state_digest(getattr(other, net)):
             use = "Name a model of the same latents."
             raise AudioLDMError(f"{option}={other.name} has another {part} than {parts.name}.", use)
-    if parts.device != other.device:
-        raise AudioLDMError(
-            f"{option} is on {other.device}, the model on {parts.device}.", "Load both alike."
-        )

@@ -43,9 +43,8 @@ def over_time(
     window = min(window_frames(parts), frames // multiple * multiple if loop else frames)
     if len(denoisers) == 1 and frames <= window and not loop:
         return denoisers[0]
-    return windowed(
-        denoisers, torch.ones(1, frames) if shares is None else shares, window=window, circular=loop
-    )
+    shares = torch.ones(1, frames) if shares is None else shares
+    return windowed(denoisers, shares, window=window, circular=loop)
 
 
 def tiles(frames: int, window: int, *, loop: bool = False) -> list[int]:

@@ -51,10 +51,7 @@ class Run:
         cls, parts: Components, seeds: Sequence[int], *, shape: Sequence[int] | None = None, loop: bool = False,
         guidance_config: GuidanceConfig | None = None, on_step: OnStep | None = None, **options: Any,
     ) -> "Run":  # fmt: skip
-        """A run over latents of ``shape`` (C, T, F), one a seed; None is as long as the settings say.
-
-        ``options`` are fields of ``Sampling``, None the model's own.   Raises AudioLDMError where they do not fit.
-        """
+        """A run over latents (C, T, F), one a seed; ``options`` are fields of ``Sampling``.   Raises AudioLDMError."""
         guidance, settings = guidance_config or GuidanceConfig(), parts.defaults.merged(**options)
         guidance.check(sampler=settings.sampler, scale=settings.guidance, negative=settings.negative)
         warn_of_unused(settings.negative, settings.guidance)

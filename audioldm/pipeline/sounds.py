@@ -92,13 +92,11 @@ def read(path: str | Path) -> Sound:
 def splice_into(
     sound: Sound, edited: Tensor, rate: int, regions: Sequence[tuple[float, float]], *, fade: float
 ) -> Sound:
-    """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds), cross-faded outside of them.
-
-    All else is to the bit as it was.   What exceeds full scale is turned down as a whole.
-    """
+    """``edited`` (N',) at ``rate`` Hz put into every channel in ``regions`` (seconds), all else bit by bit."""
     wave = resample(edited.double(), rate, sound.rate)[: len(sound.data)]
     wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))
     places = [(round(begin * sound.rate), round(end * sound.rate)) for begin, end in regions]
+    # what would be beyond full scale is turned down as a whole, not cut off
     gain = CEILING / max([CEILING, *(peak_of(wave[begin:end]) for begin, end in places)])
     base = torch.from_numpy(sound.floats().T.copy())
     mixed = splice(base, gain * wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T

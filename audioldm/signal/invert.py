@@ -46,9 +46,8 @@ def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, gen
         """The sound with the mel's magnitudes and its own phases, gone on from those of ``before``; its spectrum."""
         values = spectrum(sound, spec)
         ahead = values if before is None else values + MOMENTUM * (values - before)
-        return inverse(
-            torch.polar(fitted(values.abs(), mel, spec, steps), ahead.angle()), spec, samples
-        ), values
+        magnitude = fitted(values.abs(), mel, spec, steps)
+        return inverse(torch.polar(magnitude, ahead.angle()), spec, samples), values
 
     tones, noise = (levelled(sound, FIRST)[0] for sound in (wave[:, 0], drawn.expand(len(mel), -1)))
     sound, before = (1 - NOISE) * tones + NOISE * noise, None

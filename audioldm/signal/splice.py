@@ -56,14 +56,11 @@ def bandwidth(wave: Tensor, rate: int) -> float:
 
 
 def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec) -> Tensor:
-    """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``mel``; both (1, 1, T, F).
-
-    Phases stay and nothing is turned up: a bin's gain is the mean of its bands' gains, by the filterbank.   T frames
-    cover the wave; they are taken a block at a time.
-    """
+    """``wave`` (N,) turned down, band by band, where the log-mel ``quieter`` is below ``mel``; both (1, 1, T, F)."""
     bank = filterbank(spec).to(wave)
     reach = bank.sum(0)  # the lowest and the highest bin belong to no band, and stay
     share = torch.where(reach > 0, bank / reach.clamp(min=1e-12), 0)
+    # a bin's gain is the mean of its bands' gains; phases stay
     gain = (quieter - mel).exp().clamp(max=1.0)[0, 0] @ share + (reach == 0).to(wave)
     padded, hop, pieces = nnf.pad(wave, (0, len(gain) * spec.hop - len(wave))), spec.hop, list[Tensor]()
     for first in range(0, len(gain), BLOCK):

@@ -16,7 +16,7 @@ from audioldm.cli import results
 from audioldm.cli.clips import Row, plan
 from audioldm.cli.options.groups import Output, Prompts
 from audioldm.errors import AudioLDMError
-from audioldm.pipeline import draws
+from audioldm.pipeline import run as runs
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.signal import decibels
 from audioldm.spec import SPECS
@@ -245,13 +245,13 @@ def test_figure_marks_a_tone_at_its_frequency():
 
 
 def test_a_silent_clip_is_drawn_again_and_told(generate, out, monkeypatch):
-    monkeypatch.setattr(draws, "SILENT", 100.0)
+    monkeypatch.setattr(runs, "SILENT", 100.0)
     code, _, err = generate("nothing", "--set", "retry_silent=2", "--seed", "7")
     assert code == 0 and "'nothing', seed 7, came out silent" in err
     last = (out / "nothing_seed7.wav").read_bytes()
     assert json.loads((out / "nothing_seed7.json").read_text())["settings"]["retry_silent"] == 2
-    monkeypatch.setattr(draws, "SILENT", 0.0)
-    seed = draws.seed_of(7, 2)
+    monkeypatch.setattr(runs, "SILENT", 0.0)
+    seed = runs.seed_of(7, 2)
     assert generate("nothing", "--seed", str(seed))[0] == 0
     assert (out / f"nothing_seed{seed}.wav").read_bytes() == last
     code, _, err = generate("nothing", "--set", "retry_silent=2", "--seed", "7", "--force")
