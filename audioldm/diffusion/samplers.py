@@ -288,7 +288,7 @@ def adaptive(
     denoise: Net, x: Tensor, sigmas: list[float], *,
     on_step: OnStep, rtol: float = 1e-3, atol: float = 1e-3, most: int = 1000, **_: Noise,
 ) -> Tensor:  # fmt: skip
-    """Dormand-Prince 5(4) on dx/dlog sigma, its steps chosen by error.   Song et al. 2021, arXiv:2011.13456 app. D.4."""
+    """Dormand-Prince 5(4) on dx/dlog sigma, its steps chosen by error.   Song 2021, arXiv:2011.13456 app. D.4."""
     # each sample has its own level and step, so its result does not depend on its batch
     ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
     now, end = ends[0].expand(len(x)).clone(), ends[-1]

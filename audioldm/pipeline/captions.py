@@ -88,7 +88,7 @@ class Captioning:
 def better_captions(
     captioning: Captioning, rows: Sequence[Row], *, advance: Callable[[int], None] = lambda count: None
 ) -> Iterator[tuple[Row, Caption, float]]:
-    """Rows with the better of their own caption and a new one, the new one, the own match.   CapFilt, arXiv:2201.12086."""
+    """Rows with the better of two captions, the new one, and the old one's match.   CapFilt (arXiv:2201.12086)."""
     spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
     clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
     for part in torch.arange(len(rows)).split(BATCH):
