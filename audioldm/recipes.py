@@ -27,19 +27,8 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
-# keys whose texts name files or folders
-PLACES = {
-    "manifests",
-    "val_manifest",
-    "folder",
-    "file",
-    "val_folder",
-    "shards",
-    "path",
-    "vae",
-    "vocoder",
-    "clap",
-}
+PLACES = re.compile(r"(.*\.)?(manifests|val_manifest|folder|file|val_folder|shards|path|vae|vocoder|clap)")
+"""keys whose texts name files or folders"""
 rows: Any = OmegaConf.load(CONF / "ranges.yaml")
 RANGES: dict[str, str] = {name: text for text, names in rows.items() for name in names}
 """the numbers that a key may have, by its last part, such as "int (0, 1] or -1\""""
@@ -151,9 +140,8 @@ def refuse_out_of_range(cfg: Any) -> None:
         above = number and (low < value or (low == value and "[" in interval))
         if (above and (value < high or (value == high and "]" in interval))) or str(value) in others:
             continue
-        wrong = (
-            "out of range" if number else "not a number" if isinstance(value, str) else "not a whole number"
-        )
+        wrong = "not a number" if isinstance(value, str) else "not a whole number"
+        wrong = "out of range" if number else wrong
         raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {text}.")
 
 
@@ -226,39 +214,35 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
 
 
-def parameters(cfg: DictConfig) -> dict[str, int]:
-    """Number of values of each net of a composed recipe, counted without making them; those on disk left out."""
+def nets(cfg: DictConfig) -> dict[str, Any]:
+    """Each net of a composed recipe, on "meta" (it holds no values); those on disk left out."""
     import torch
 
-    counts = {}
+    nodes = {name: cfg.task.get(name) for name in ("vae", "vocoder", "unet", "discriminator")}
     with torch.device("meta"), causes(cfg.recipe):
-        for name in ("vae", "vocoder", "unet", "discriminator"):
-            node = cfg.task.get(name)
-            if node and "folder" not in node and "ref" not in node:
-                net = instantiate(node, _partial_=False)
-                counts[name] = sum(p.numel() for p in net.parameters())
-    return counts
+        new = {name: node for name, node in nodes.items() if node and not {"folder", "ref"} & set(node)}
+        return {name: instantiate(node, _partial_=False) for name, node in new.items()}
+
+
+def parameters(cfg: DictConfig) -> dict[str, int]:
+    """Number of values of each of the ``nets``."""
+    return {name: sum(p.numel() for p in net.parameters()) for name, net in nets(cfg).items()}
 
 
 def memory(cfg: DictConfig) -> str:
     """What a latent U-Net that a recipe trains from nothing takes of memory in bfloat16; nothing of other nets."""
-    import torch
     from diffusers import UNet2DConditionModel
 
     from audioldm.training.memory import estimate
 
-    node = cfg.task.get("unet")
-    if not node or cfg.speed.checkpointing or {"folder", "ref"} & set(node):
-        return ""
-    with torch.device("meta"), causes(cfg.recipe):
-        unet = instantiate(node, _partial_=False)
+    unet = None if cfg.speed.checkpointing else nets(cfg).get("unet")
     return estimate(unet, instantiate(cfg.spec)) if isinstance(unet, UNet2DConditionModel) else ""
 
 
 def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     pairs = numbers(OmegaConf.to_container(cfg))
-    named = {str(v): None for path, v in pairs if isinstance(v, str) and path.rpartition(".")[2] in PLACES}
+    named = dict.fromkeys(value for path, value in pairs if isinstance(value, str) and PLACES.fullmatch(path))
     elsewhere = re.compile(r"(?!runs/|data/)(.*:.*|[\w.-]+/[\w.-]+)")
     known = (p for p in named if not elsewhere.fullmatch(p) and not Path(p).is_relative_to(cfg.run_dir))
     return [path for path in known if not (glob(path) or Path(path).exists())]

@@ -48,13 +48,8 @@ class Report:
         captions = len({caption for row in self.rows for caption in row.captions})
         names = {"splits": "split", "sources": "source", "licences": "licence"}
         counts = {key: dict(Counter(getattr(row, name) for row in self.rows)) for key, name in names.items()}
-        return {
-            "clips": len(self.rows),
-            "hours": hours,
-            "captions": captions,
-            **counts,
-            "findings": self.counts(),
-        }
+        about = {"clips": len(self.rows), "hours": hours, "captions": captions}
+        return {**about, **counts, "findings": self.counts()}
 
 
 class FlatTops:
