@@ -180,22 +180,19 @@ def by_ffmpeg(path: Path, target: Path, why: str, most: int | None) -> Path:
 def reason(head: bytes, error: Exception) -> str:
     """libsndfile's reason, but for files that it misjudges: it says of a web page named .mp3 that there is no file."""
     head = head.lstrip().lower()
-    if not head:
-        return NO_SOUND[0]
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return NO_SOUND[1]
-    said = str(error).rpartition(": ")[2].removeprefix("Error : ").strip(" .")
-    if isinstance(error, soundfile.LibsndfileError):
-        said = error.error_string.strip(" .")
+    if not head or head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return NO_SOUND[bool(head)]
+    said = getattr(error, "error_string", None) or str(error).rpartition(": ")[2].removeprefix("Error : ")
+    said = said.strip(" .")
     return "format not recognised" if "does not exist" in said or not said else said
 
 
 def read_mono(
     path: str | Path, *, start: float = 0.0, seconds: float | None = None, content: bytes | None = None
 ) -> tuple[Tensor, int]:
-    """One channel (N,) at the file's own rate, and that rate in Hz: see ``mono``.  Only that channel is in memory.
+    """One channel (N,), as of ``mono``, at the file's own rate, and that rate in Hz; ``content`` is ``opened``'s.
 
-    ``content`` is that of ``opened``.   Raises AudioLDMError for a file that is missing, damaged, or no sound.
+    Raises AudioLDMError for a file that is missing, damaged, or no sound.
     """
     with opened(path, content=content) as file:
         mixer = Mixer(file.channels)

@@ -7,6 +7,7 @@ multi-aspect training (Podell et al. 2023 sec. 2.3), in time.   A batch of long 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -37,9 +38,6 @@ def generator(seed: int, number: int, index: int, *, device: torch.device | str 
 def draw(count: int, rng: Generator) -> int:
     """A whole number from 0 to count - 1."""
     return int(torch.randint(count, (), generator=rng))
-
-
-SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)  # whole latent frames of a U-Net with three halvings (0.32 s)
 
 
 def bucket_of(seconds: float | None, buckets: Sequence[float]) -> int:
@@ -99,10 +97,8 @@ class BucketDraws(Sampler[list[tuple[int, int]]]):
         return mixed(out, -1)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        k = self.place.start
-        while self.passes is None or k < self.passes * self.steps:
+        for k in count(self.place.start) if self.passes is None else range(self.place.start, len(self)):
             yield [(row, k // self.steps) for row in self.batch(k)]
-            k += 1
 
     def __len__(self) -> int:
         """Batches of all passes; an endless stream has no length, and a trainer must not think that it ends."""

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from audioldm.datasets import store
 from audioldm.datasets.audio_text import AudioText, collate, level_db, mixed, share, weights, window
 from audioldm.datasets.check import check
-from audioldm.datasets.draws import SECONDS, BucketDraws, Place, batch_sizes, bucket_of, generator
+from audioldm.datasets.draws import BucketDraws, Place, batch_sizes, bucket_of, generator
 from audioldm.datasets.manifest import Row
 from audioldm.datasets.store import Store, key_of, load
 from audioldm.errors import AudioLDMError
@@ -21,6 +21,7 @@ from audioldm.signal.level import normalise_peak
 from audioldm.spec import SPECS
 
 SPEC = SPECS["16k_64"]
+SECONDS = (2.56, 5.12, 10.24, 20.48, 30.72)  # whole latent frames of a U-Net with three halvings (0.32 s)
 LENGTHS = [2.0 + 28.0 * (i / 199) ** 2 for i in range(200)]
 IDS = [bucket_of(seconds, SECONDS) for seconds in LENGTHS]
 
