@@ -16,7 +16,7 @@ from audioldm.cli.console import warned
 from audioldm.cli.edit import EDITS as COMMANDS
 from audioldm.cli.edit import OneFile
 from audioldm.cli.options import build
-from audioldm.cli.options.groups import Output, check_parts
+from audioldm.cli.options.groups import Output, Steps
 from audioldm.cli.results import save
 from audioldm.datasets import decode
 from audioldm.errors import AudioLDMError
@@ -203,7 +203,7 @@ class Service:
         for name in ("seconds", "steps", "guidance", "seed"):
             NUMBERS[name].check(values[name])
         NUMBERS["n"].check(takes)
-        check_parts(sampler=settings.get("sampler"), grid=settings.get("grid"))
+        Steps(sampler=settings.get("sampler"), grid=settings.get("grid")).check("cpu")
         for name, value in {
             "seconds": values["seconds"],
             "takes": takes,

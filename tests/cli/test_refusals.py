@@ -32,7 +32,6 @@ REFUSED = [
     (("rain", "--set", "dtype=int8"), "bfloat16"),
     (("rain", "--mode", "warp"), "fast"),
     (("rain", "--device", "tpu"), "device='tpu'"),
-    (("rain", "--device", "cpu:0"), "device='cpu:0'"),
     (("rain", "--device", "cuda:77"), "cuda:77"),
     (("rain", "--resume", "--set", "rerank=2"), "resume"),
     (("rain", "--format", "opus"), "flac"),

@@ -41,9 +41,7 @@ def device_option() -> Any:
 
 
 class PublishedOptions(Group):
-    heads: Literal["original", "as-published"] = setting(
-        "original", "Attention heads of a published model: its training's, or the 8 of converted folders."
-    )
+    heads: Literal["original", "as-published"] = setting("original", "Those of training, or a folder's 8.")
     weights: Literal["ema", "raw"] = setting("ema", "Of a .ckpt: its moving average, or its weights.")
     tokenizer: Path | None = setting(None, "Vocabulary files for a .ckpt; T5's in tokenizer_2/.", "FOLDER")
 
@@ -87,6 +85,16 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
         return pipe
 
 
+def check_device(device: str) -> None:
+    """Raise AudioLDMError for a device that torch does not know or have."""
+    try:
+        torch.empty(1, device="cpu" if device == "auto" else device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        what = f"device={device!r} cannot be used: {reason[:120]}."
+        raise AudioLDMError(what, "Use cpu, cuda, cuda:N or mps.") from None
+
+
 class Steps(Group):
     """How a latent is sampled; None is the model's own."""
 
@@ -97,8 +105,12 @@ class Steps(Group):
     refine_phase: int | None = setting(None, "Rounds that bring the sound to its mel.")
 
     def check(self, device: str) -> None:
-        """Refuse unknown samplers and grids, and a device that is not here; imports torch."""
-        check_parts(sampler=self.sampler, grid=self.grid, device=device)
+        """Refuse unknown samplers and grids, and a device that is not here; imports torch, but reads no weights."""
+        if self.sampler is not None:
+            table.choose(samplers.SAMPLERS, self.sampler, "sampler")
+        if self.grid is not None:
+            table.choose(grids.GRIDS, self.grid, "grid")
+        check_device(device)
 
 
 class Sampling(Steps):
@@ -112,9 +124,7 @@ class Guidance(Group):
     negative: str = option("", "What not to hear.", "TEXT")
     guidance_method: str = setting("classifier_free", "How the U-Net's two answers are combined.", NAMED)
     guidance_interval: Pair = setting(None, "Guide only at these noise levels.", "LOW,HIGH", Between(0))
-    guidance_threshold: Pair = setting(
-        None, "Cut |x0| at its quantile, never below FLOOR; 0.995,3 is mild.", "QUANTILE,FLOOR", Between(0)
-    )
+    guidance_threshold: Pair = setting(None, "Cut |x0| there; 0.995,3 is mild.", "QUANTILE,FLOOR", Between(0))
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
     refiner: str | None = option(None, "For the lowest noise levels: sdxl/refiner.", "FOLDER", hidden=True)
@@ -166,11 +176,9 @@ class Takes(Group):
 class Prompts(Takes):
     panel = "Prompt"
     prompts: str | None = option(
-        None,
-        "Many prompts: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, "
-        "negative, audio_prompt, out; - is standard input.",
-        "FILE",
-    )
+        None, "Many: .txt (one a line), .csv or .jsonl with columns prompt, seed, seconds, steps, guidance, negative, "
+        "audio_prompt, out; - is standard input.", "FILE",
+    )  # fmt: skip
     interpolate_to: str | None = option(None, "To this prompt, by SHARE.  [default: 0.5]", "TEXT[:SHARE,...]")
     loop: bool = setting(False, "Let the end go over into the begin; whole latent frames long.")
     rerank: int = setting(1, "Make so many, keep what CLAP finds nearest to the prompt.", Between(1, 1000))
@@ -377,27 +385,3 @@ def sound_embedding(pipe: audioldm.AudioLDM, path: Path) -> torch.Tensor:
         why = f"is silent or shorter than {pipe.spec.n_fft} samples"
         raise AudioLDMError(f"audio-prompt={path} {why}.", "Use another.")
     return conditions.clap_of(pipe, wave[None])
-
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
-
-def check_device(device: str) -> None:
-    """Raise AudioLDMError for a device that torch has no name for."""
-    kind, _, index = device.partition(":")
-    if device not in DEVICES and not (kind == "cuda" and index.isdecimal()):
-        raise AudioLDMError(f"device={device!r} is unknown.", f"Known: {', '.join(DEVICES)}, cuda:N.")
-
-
-def check_parts(*, sampler: str | None = None, grid: str | None = None, device: str = "cpu") -> None:
-    """Raise AudioLDMError for a sampler, a grid or a device that is not there; needs torch, but no weights."""
-    check_device(device)
-    if sampler is not None:
-        table.choose(samplers.SAMPLERS, sampler, "sampler")
-    if grid is not None:
-        table.choose(grids.GRIDS, grid, "grid")
-    kind, _, index = device.partition(":")
-    if kind == "cuda" and int(index or 0) >= (count := torch.cuda.device_count()):
-        raise AudioLDMError(f"device={device} is not here: torch sees {count}.", "Use --device cpu.")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise AudioLDMError("device=mps is not here.", "Use --device cpu.")
