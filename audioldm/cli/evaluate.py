@@ -16,6 +16,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import cache_folder
 from audioldm.progress import counted
 from audioldm.ranges import POSITIVE, Between
+from audioldm.tables import markdown
 
 with later():
     from audioldm.datasets import latents, manifest
@@ -266,14 +267,14 @@ class Bits(AsJson, Command):
         with waiting("bits"):
             batches = (latents.collate_latents([data[place]]) for place in counted(range(count), "windows"))
             rows = bits.bits(pipe, batches, times=self.times, seed=self.seed)
-        table, lines = {}, [f"{'variance':<22} {'bits/dim':>9}  {'against fixed small':>20}"]
+        table = {}
         for name, row in rows.items():
             apart = row - rows["fixed small"]
             table[name] = {"bits": float(row.mean()), "against_small": float(apart.mean())}
             table[name]["error"] = float(apart.std() / count**0.5)
-            lines.append("{:<22} {:>9.4f}  {:>+10.4f} +- {:.4f}".format(name, *table[name].values()))
         about = {"model": pipe.name, "windows": count, "times": self.times, "bits_per_dimension": table}
-        self.show(about, "\n".join(lines))
+        lines = [[name, *values.values()] for name, values in table.items()]
+        self.show(about, markdown(["variance", "bits/dim", "against fixed small", "+-"], lines))
 
 
 class Protocol(Force, Rows, Command):

@@ -20,6 +20,7 @@ from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, cha
 from audioldm.cli.options.groups import ModelOptions, Sampling
 from audioldm.cli.startup import later, loading
 from audioldm.paths import cache_folder
+from audioldm.tables import markdown
 
 with later():
     import torch
@@ -136,7 +137,7 @@ class Bench(DryRun, AsJson, Command):
             pipe = self.model.load()
         with progress(self.repeat + 1, "runs") as step:
             result = self.measure(pipe, step)
-        self.show(result, bench_table(result))
+        self.show(result, table_of(result))
 
     def measure(self, pipe: audioldm.AudioLDM, step: Callable[[], None]) -> dict[str, Any]:
         settings, size = self.sampling.named(), self.batch_size
@@ -167,19 +168,19 @@ class Bench(DryRun, AsJson, Command):
         }  # fmt: skip
 
 
-def bench_table(result: dict[str, Any]) -> str:
-    lines = [
-        "{model}, {mode} ({dtype}) on {device}, {threads} threads: {clips} x {seconds:g} s, {steps} steps",
+def table_of(result: dict[str, Any]) -> str:
+    about = (
+        "{model}, {mode} ({dtype}) on {device}, {threads} threads: {clips} x {seconds:g} s, {steps} steps\n"
         "{s:.3f} s, {real_time_factor:.3f} of real time, {clips_per_minute:.1f} clips/min, "
-        "peak memory {peak_mib:.0f} MiB, matrix peak {peak_gflop_per_s:.0f} GFLOP/s",
-        f"{'part':<9}{'calls':>6}{'s':>9}{'share':>8}{'least..most':>18}{'gflop':>10}{'of peak':>9}",
-    ]
-    lines = [line.format(**result) for line in lines]
+        "peak memory {peak_mib:.0f} MiB, matrix peak {peak_gflop_per_s:.0f} GFLOP/s\n"
+    )
+    rows = []
     for part, row in result["parts"].items():
-        spread, share = "{least_s:.3f}..{most_s:.3f}".format(**row), row["s"] / result["s"]
-        counted = f"{row['gflop']:>10.2f}{row['of_peak']:>9.0%}" if row["gflop"] else f"{'-':>10}{'-':>9}"
-        lines.append(f"{part:<9}{row['calls'] or '-':>6}{row['s']:>9.3f}{share:>8.0%}{spread:>18}{counted}")
-    return "\n".join(lines)
+        spread = "{least_s:.3f} to {most_s:.3f}".format(**row)
+        counts = [row["gflop"] or None, row["of_peak"]]
+        rows.append([part, row["calls"] or None, row["s"], row["s"] / result["s"], spread, *counts])
+    head = ["part", "calls", "s", "share", "least to most", "gflop", "of peak"]
+    return about.format(**result) + markdown(head, rows)
 
 
 WRAPPERS = {

@@ -21,7 +21,7 @@ def test_parts_add_up_and_operations_are_those_of_one_run(command, tiny_model, c
     assert result["real_time_factor"] == pytest.approx(result["s"] / 0.32)
     assert command("bench", "-m", tiny_model, "--mode", "fast", *QUICK) == 0
     printed = capsys.readouterr().out
-    assert all(f"\n{part} " in printed for part in timing.PARTS) and "fast (bfloat16)" in printed
+    assert all(f"\n| {part} " in printed for part in timing.PARTS) and "fast (bfloat16)" in printed
     for words in (("--repeat", 0), ("--steps", 0), ("--mode", "warp")):
         assert command("bench", "-m", tiny_model, *words) == 2
 
