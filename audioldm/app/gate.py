@@ -10,8 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from audioldm import gate
 from audioldm.gate import Message, Receive, Send, refuse
 
-SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json", ".safetensors")
-"""Endings of files that may go out: sounds, pictures, sidecars and adapters; nothing that a browser would run"""
+SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json")
+"""Endings of files that may go out: sounds, pictures and sidecars; nothing that a browser would run"""
 ALIAS = "/audioldm-files"  # What the folder of files is called in requests and replies
 MOST_JSON = 2**20  # bytes of a request: it names uploads and holds none
 

@@ -37,7 +37,7 @@ class Serve(Command):
     """Generate, edit, and train on your own sounds in the browser.
 
     One request computes at a time, others wait in a bounded queue. Uploads and results stay in --out; only its
-    sounds, pictures, adapters and .json files can be read through the page. Requests by other names than this
+    sounds, pictures and .json files can be read through the page. Requests by other names than this
     machine's, or from other sites, are refused. With --host, anybody who reaches the machine can use the page, and
     train on the folders below --sounds. Trainings stay in --out/training; one goes on while the server does.
 
@@ -224,9 +224,7 @@ def edit_tab(studio: service.Service, history: gr.State) -> None:
 
 def train_tab(page: gr.Blocks, trainer: training.Trainer) -> None:
     going = "Learn the sounds of a folder on the server, one training at a time. It goes on when this page is closed."
-    gr.Markdown(
-        going if trainer.root else "This server trains on no folder: start it with `--sounds FOLDER`."
-    )
+    gr.Markdown(going if trainer.root else "This server trains on no folder; `--sounds FOLDER` names one.")
     about: Update = {"label": "Folder of sounds", "allow_custom_value": True, "elem_id": "folder"}
     folder = gr.Dropdown(trainer.folders(), value=None, **about)
     fields: dict[str, Any] = {"folder": folder}
@@ -236,8 +234,7 @@ def train_tab(page: gr.Blocks, trainer: training.Trainer) -> None:
         fields["batches"] = whole("Batches", 300)
     curve = gr.HTML("", elem_classes="curve", elem_id="curve")
     tab = Tab(fields, "Train", "Stop", 2)
-    file = gr.File(label="Adapter, for audioldm generate --adapter", visible=False, interactive=False)
-    outputs = [tab.status, curve, file, *tab.players]
+    outputs = [tab.status, curve, *tab.players]
 
     def start(answers: dict[str, Any]) -> Iterator[list[Any]]:
         try:
@@ -248,13 +245,13 @@ def train_tab(page: gr.Blocks, trainer: training.Trainer) -> None:
         yield from progress()
 
     def progress() -> Iterator[list[Any]]:
-        """The line, the curve, at last the adapter and both takes."""
+        """The line, the curve, at last both takes."""
         points = None
         for news in trainer.watch():
             drawn = gr.skip() if news.curve == points else curve_html(news.curve)
-            points, path = news.curve, str(news.adapter) if news.adapter else None
+            points = news.curve
             shown = visible(news.takes, ("Before", "After"), 2) if news.takes else [gr.skip()] * 4
-            yield [news.line, drawn, gr.update(value=path, visible=path is not None), *shown]
+            yield [news.line, drawn, *shown]
 
     free: Update = {"concurrency_limit": None, "show_progress": "hidden"}
     tab.start.click(tab.runner(start), list(fields.values()), outputs, api_name="train", **free)

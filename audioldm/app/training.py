@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from audioldm.cli.options import Between, Group, option
 from audioldm.cli.options.groups import ModelOptions
@@ -26,6 +24,7 @@ with later():
     from audioldm.training import callbacks
 
 POLL_SECONDS = 0.5
+ADAPTER = "The adapter is in the server's folder of trainings."
 
 
 class TrainRequest(Group):
@@ -54,12 +53,9 @@ class TrainRequest(Group):
 
 
 class News(NamedTuple):
-    """A line for people, (batch, loss) so far; at last a sound by the model before and after, and the adapter."""
-
-    line: str
-    curve: list[tuple[float, float]]
-    takes: list[Take]
-    adapter: Path | None
+    line: str  # for people
+    curve: list[tuple[float, float]]  # (batch, loss)
+    takes: list[Take]  # at last a sound by the model before and after
 
 
 @dataclass
@@ -75,7 +71,6 @@ class Trainer:
     stopping: bool = False
     error: str = ""
     takes: list[Take] = field(default_factory=list)
-    adapter: Path | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def folders(self) -> list[str]:
@@ -111,7 +106,7 @@ class Trainer:
             digest = hashlib.sha256(json.dumps([words, stats]).encode()).hexdigest()[:12]
             self.folder = (self.studio.out / "training" / digest).absolute()
             words.append(f"run_dir={quoted(str(self.folder))}")
-            self.request, self.stopping, self.error, self.takes, self.adapter = request, False, "", [], None
+            self.request, self.stopping, self.error, self.takes = request, False, "", []
             # its own session: Ctrl-C in the server's terminal is passed on by the server, once
             about: dict[str, Any] = {"stdin": subprocess.DEVNULL, "start_new_session": os.name == "posix"}
             command = [sys.executable, "-m", "audioldm", "train", "personal/lora"]
@@ -146,16 +141,16 @@ class Trainer:
         batch, loss = curve[-1] if curve else (0, 0.0)
         lines: dict[str, object] = {
             self.error: self.error,
-            f"Done: {self.request.batches} batches; before and after have one seed.": self.takes,
+            f"Done: {self.request.batches} batches; before and after have one seed. {ADAPTER}": self.takes,
             f"Stopped after batch {batch:.0f}. The same request goes on from the last state.": self.stopping,
             "Making the sounds before and after.": not self.trains,
             "Reading and encoding the sounds.": not curve,
             f"Batch {batch:.0f} of {self.request.batches}, loss {loss:.3g}.": True,
         }
-        return News(next(line for line, holds in lines.items() if holds), curve, self.takes, self.adapter)
+        return News(next(line for line, holds in lines.items() if holds), curve, self.takes)
 
     def finish(self, code: int) -> None:
-        """Make the prompt's sound without and with what was learned, of one seed, and a copy of the adapter."""
+        """Make the prompt's sound without and with what was learned, of one seed."""
         if self.stopping or self.error or self.takes:
             return
         studio, file = self.studio, self.folder / "model" / "adapter.safetensors"
@@ -164,9 +159,6 @@ class Trainer:
                 what = f"The training ended with code {code}."
                 raise AudioLDMError(what, "The server's terminal says why.")
             learned = replace(self.options, adapter=[*self.options.adapter, str(file)]).load()
-            copy = studio.results / uuid4().hex / "lora.safetensors"
-            copy.parent.mkdir(parents=True)
-            self.adapter = Path(shutil.copy(file, copy))
             seconds = min(studio.pipe.defaults.seconds, studio.limits.seconds)
             for one in (studio, replace(studio, pipe=learned)):
                 *_, last = one.generate(self.request.audible, seconds=seconds, takes=1, seed=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, Force, argument, option
-from audioldm.cli.options.groups import device_option, load, model_option
+from audioldm.cli.options.groups import DEVICE, load, model_option
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import write_text
@@ -39,7 +39,7 @@ class Caption(Force, DryRun, AsJson, Command):
     csv: Path | None = option(None, "Write file, caption, match and start as a table.", "FILE.csv")
     filter: Path | None = option(None, "Write the manifest with the better captions here.", "FILE.jsonl")
     beams: int = option(8, "Width of the search for the likeliest caption.", Between(1, 32))
-    device: str = device_option()
+    device: str = option("auto", DEVICE)
 
     def run(self) -> None:
         self.check_free(self.csv, self.filter)

@@ -250,25 +250,21 @@ class Session:
             listed = [{"seed": one[0].seed, "clap": score} for one, score in pairs]
             clip, wave, machine = candidates[scores.index(max(scores))]
             ranks = {"rerank": {"kept": clip.seed, "candidates": listed}}
-        settings = {**self.settings_of(clip), **self.config.settings(), **self.described(clip), **ranks}
+        settings = {**self.settings_of(clip), **self.config.settings(), **ranks, "loop": self.prompts.loop}
+        settings |= {"schedule": self.prompts.schedule}
+        if self.pipe.controls:
+            settings["controls"] = [control.settings() for control in self.pipe.controls]
+        if self.prompts.interpolate_to is not None:
+            settings["interpolate_to"] = {"prompt": self.prompts.shares()[0], "share": clip.share}
+        if clip.audio_prompt is not None and self.request.conditions.ip_adapter is None:
+            path, share = clip.audio_prompt
+            settings["audio_prompt"] = {"file": str(path), "sha256": sha256(path), "share": share}
         about = {"command": "generate", "settings": settings, "options": self.request.options(clip)}
         result = save(self.pipe, clip, wave, {**about, "machine": machine}, self.request.output)
         if run.silent(torch.from_numpy(wave)[None]):
             use = "Try another --seed, --set retry_silent=8 or less --guidance."
             say(f"{clip.prompt!r}, seed {clip.seed}, came out silent. {use}")
         return result
-
-    def described(self, clip: Clip) -> dict[str, Any]:
-        """What else the sidecar says: conditions beside the prompt, with the hashes of their files."""
-        record: dict[str, Any] = {"schedule": self.prompts.schedule, "loop": self.prompts.loop}
-        if self.pipe.controls:
-            record["controls"] = [control.settings() for control in self.pipe.controls]
-        if self.prompts.interpolate_to is not None:
-            record["interpolate_to"] = {"prompt": self.prompts.shares()[0], "share": clip.share}
-        if clip.audio_prompt is not None and self.request.conditions.ip_adapter is None:
-            path, share = clip.audio_prompt
-            record["audio_prompt"] = {"file": str(path), "sha256": sha256(path), "share": share}
-        return record
 
 
 def stream(request: Generate) -> None:
@@ -332,7 +328,14 @@ def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
             results = generated(replace(again, prompt=prompt, prompts=prompts), machine)
         for result in results:
             yield result
-            compare(path, record, result)
+            changes = []
+            for part in ("versions", "machine", "settings", "model"):
+                old, new = record.get(part, {}), json.loads(json.dumps(result[part]))
+                for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+                    changes.append(f"{part}.{name} was {old.get(name)!r}, is {new.get(name)!r}")
+            same = result["sound"]["sha256"] == record["sound"]["sha256"]
+            others = f"other bytes. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}"
+            say(f"{path}: {'the same bytes' if same else others}.")
     finally:
         torch.set_num_threads(threads)
 
@@ -365,16 +368,3 @@ def read_sidecar(path: Path) -> tuple[dict[str, Any], Machine]:
         what = f"replay={path} is no sidecar of a clip ({reason})."
         raise AudioLDMError(what, "Name the .json beside a sound.") from error
     return record, machine
-
-
-def compare(path: Path, record: dict[str, Any], result: dict[str, Any]) -> None:
-    """Say whether the sound of ``result`` is that of ``record``, and what else is different."""
-    if result["sound"]["sha256"] == record["sound"]["sha256"]:
-        say(f"{path}: the same bytes.")
-        return
-    changes = []
-    for part in ("versions", "machine", "settings", "model"):
-        old, new = record.get(part, {}), json.loads(json.dumps(result[part]))
-        for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
-            changes.append(f"{part}.{name} was {old.get(name)!r}, is {new.get(name)!r}")
-    say(f"{path}: other bytes. Different: {'; '.join(changes)[:800] or 'nothing that is recorded'}.")

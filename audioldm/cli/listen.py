@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -23,10 +22,9 @@ class TestOptions(Group):
     """The fields of ``listening.prepare.Choices``."""
 
     method: Literal["ab", "acr-quality", "acr-relevance", "acr", "abx", "mushra"] = option(
-        "ab",
-        "ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit to the "
+        "ab", "ab: which of two (caption shown).  acr-quality: 1 to 5, no caption.  acr-relevance: 1 to 5, fit to the "
         "caption.  acr: both, quality first.  abx: can they be told apart.  mushra: 0 to 100 beside a reference.",
-    )
+    )  # fmt: skip
     title: str = option("Listening test", "What raters read on top of the page.")
     reference: str | None = option(None, "The system that is the original; mushra needs it.", "NAME")
     per_rater: int = option(0, "Prompts each rater hears; 0 is all.", Between(0))
@@ -73,10 +71,8 @@ class Prepare(Force, DryRun, Command):
 
 def described(test: folder.Test, raters: int) -> Iterator[str]:
     about, prompts = test.about, test.design.per_rater or len(test.design.prompts)
-    sizes = "{method}, {systems} systems x {prompts} prompts, {trials_per_rater} trials a rater".format(
-        **about
-    )
-    yield f"{test.folder}: {sizes} (about {about['minutes_per_rater']} min)"
+    sizes = "{method}, {systems} systems x {prompts} prompts, {trials_per_rater} trials a rater"
+    yield f"{test.folder}: {sizes.format(**about)} (about {about['minutes_per_rater']} min)"
     if cut := about["prompts_cut_to_one_length"]:
         yield f"{cut} prompts: clips cut to the shortest of the prompt"
     if quiet := about["clips_below_target"]:
@@ -111,8 +107,7 @@ class Serve(Command):
         if not page.local:
             print("whoever has this link can take part; the connection is not encrypted", flush=True)
         try:
-            while True:
-                time.sleep(3600)
+            page.thread.join()
         except KeyboardInterrupt:
             print(f"\nstopped; next: audioldm listen analyse {self.test}")
         finally:

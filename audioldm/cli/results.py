@@ -195,8 +195,13 @@ def save(
     if "figure" in files:
         contents[files["figure"]] = draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
     outputs.publish({**contents, files["audio"]: audio})
-    if file is None:
-        warn_of_level(files["audio"], level, output)
+    place, limited = files["audio"], output.lufs is not None and level.gain_db >= level.room_db - 1e-3
+    if file is None and limited and level.gain_db:
+        say(f"{place}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
+    elif file is None and level.room_db < 0 and not output.normalize and output.lufs is None:
+        quieter = f"so it is {-level.gain_db:.1f} dB quieter (gain_db in its .json)"
+        use = "Lower --guidance for a less driven sound, or choose --lufs."
+        say(f"{place}: true peak {level.true_peak:.3g} of full scale, {quieter}. {use}")
     return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
@@ -215,15 +220,6 @@ def describe(pipe: audioldm.AudioLDM, clip: Clip, record: Record) -> Record:
         "machine": {**machine, **record.get("machine", {})},
         "versions": outputs.versions(),
     }
-
-
-def warn_of_level(path: Path, level: Level, output: Output) -> None:
-    if output.lufs is not None and level.gain_db and level.gain_db >= level.room_db - 1e-3:
-        say(f"{path}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
-    elif level.room_db < 0 and not output.normalize and output.lufs is None:
-        quieter = f"so it is {-level.gain_db:.1f} dB quieter (gain_db in its .json)"
-        use = "Lower --guidance for a less driven sound, or choose --lufs."
-        say(f"{path}: true peak {level.true_peak:.3g} of full scale, {quieter}. {use}")
 
 
 def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:

@@ -161,7 +161,7 @@ def test_train_watch_the_curve_and_hear_before_and_after(visitor, trainer):
     assert Path(before["audio"]).read_bytes() != Path(after["audio"]).read_bytes()
     assert "adapters" not in before["model"]
     assert after["model"]["adapters"][0]["kind"] == "lora"
-    assert read(news.adapter).about["prompt"] == prompt
+    assert read(trainer.folder / "model" / "adapter.safetensors").about["prompt"] == prompt
 
 
 @pytest.mark.parametrize("visitor", [DESKTOP], ids=["desktop"], indirect=True)

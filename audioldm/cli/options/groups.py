@@ -36,8 +36,7 @@ def model_option(help: str = "Folder, hub id (owner/name[@revision]) or original
     return option(None, f"{help}  [default: the embedded model]", "-m", "--model", "REF")
 
 
-def device_option() -> Any:
-    return option("auto", "cpu, cuda, cuda:N or mps.  [default: cuda where it is]")
+DEVICE = "cpu, cuda, cuda:N or mps.  [default: cuda where it is]"
 
 
 class PublishedOptions(Group):
@@ -50,7 +49,7 @@ class ModelOptions(Group):
     panel = "Model and device"
     model: str | None = model_option()
     adapter: list[str] = option([], "LoRA, learned word, ... of personal/ recipes.", "FILE[:WEIGHT]")
-    device: str = device_option()
+    device: str = option("auto", DEVICE)
     mode: Literal["exact", "fast"] = option("exact", "fast is bfloat16: docs/speed.md.")
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(None, "Number type of the networks.")
     published: PublishedOptions = PublishedOptions()
