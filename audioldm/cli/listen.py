@@ -45,7 +45,7 @@ class Prepare(Force, DryRun, Command):
 
     systems: list[str] = argument(..., "Clips of each; those of one name are one prompt.", "NAME=FOLDER...")
     out: Path = option(..., "The test's folder, to be made.", "-o", "TEST")
-    captions: Path | None = option(None, "CSV of id,caption, or a manifest.  [default: the JSONs]", "FILE")
+    captions: Path | None = option(None, "CSV of id,caption.  [default: those beside the clips]", "FILE")
     raters: int = option(12, "Raters you hope for: the power that is printed.", Between(1, 1000))
     test: TestOptions = TestOptions()
 

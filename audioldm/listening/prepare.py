@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from audioldm.datasets import manifest
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import clips as recordings
 from audioldm.listening import stimuli
@@ -85,7 +84,7 @@ def gather(
 ) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
     """Match the systems' clips by their names without suffix.
 
-    Captions come from ``captions`` (CSV with id and caption, or a manifest), else from beside the clips.
+    Captions come from ``captions`` (CSV with id and caption), else from beside the clips.
     Gives prompt id -> system -> file, and prompt id -> caption ("" where none is known).
     """
     folders = {name: {one.id: one for one in recordings.from_folder(systems[name])} for name in systems}
@@ -100,7 +99,13 @@ def gather(
         )
     files = {prompt: {name: folders[name][prompt].path for name in systems} for prompt in shared}
     if captions is not None:
-        return files, captions_of(shared, captions)
+        if not captions.is_file():
+            raise AudioLDMError(f"There is no file {captions}.", "Give a CSV with id,caption.")
+        table = recordings.read_captions(captions)
+        if missing := [prompt for prompt in shared if prompt not in table]:
+            what = f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing)."
+            raise AudioLDMError(what, "Add a line for each clip.")
+        return files, {prompt: table[prompt] for prompt in shared}
     texts = {}
     for prompt in shared:
         said = {
@@ -112,20 +117,6 @@ def gather(
             raise AudioLDMError(what, "Clips of one name must have one prompt.")
         texts[prompt] = next(iter(said), "")
     return files, texts
-
-
-def captions_of(prompts: list[str], path: Path) -> dict[str, str]:
-    """Their captions from a CSV with the columns id and caption, or from a manifest (id = file's stem)."""
-    if not path.is_file():
-        raise AudioLDMError(f"There is no file {path}.", "Give a CSV with id,caption or a manifest.")
-    if path.suffix.lower() == ".jsonl":
-        table = {Path(row.path).stem: row.captions[0] for row in manifest.read(path) if row.captions}
-    else:
-        table = recordings.read_captions(path)
-    if missing := [prompt for prompt in prompts if prompt not in table]:
-        what = f"{path} has no caption for {missing[0]!r} ({len(missing)} missing)."
-        raise AudioLDMError(what, "Add a line for each clip.")
-    return {prompt: table[prompt] for prompt in prompts}
 
 
 def prepare(

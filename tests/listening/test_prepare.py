@@ -192,7 +192,7 @@ def test_impossible_tests_are_refused(systems, tmp_path):
     assert prepare({"old": systems["old"]}, tmp_path / "acr", Choices("acr")).about["systems"] == 1
 
 
-def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
+def test_captions_from_a_table(systems, tmp_path):
     table = tmp_path / "captions.csv"
     table.write_text("id,caption\ndog,one\nrain,two\nsea,three\n")
     with pytest.raises(AudioLDMError, match=r"no caption for 'bell' \(1 missing\)"):
@@ -202,10 +202,6 @@ def test_captions_from_a_table_or_a_manifest(systems, tmp_path):
     table.write_text("name,text\n")
     with pytest.raises(AudioLDMError, match="has no columns"):
         gather(systems, table)
-    manifest = tmp_path / "m.jsonl"
-    rows = [{"path": f"/x/{name}.wav", "captions": [name.upper()]} for name in ("dog", "rain", "sea", "bell")]
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert gather(systems, manifest)[1]["sea"] == "SEA"
 
 
 @pytest.mark.parametrize(
