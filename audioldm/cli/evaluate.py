@@ -26,12 +26,12 @@ with later():
     from audioldm.evaluation.embedders import yamnet
     from audioldm.pipeline import audioldm, outputs
 
-Gain = Literal["peak", "none", "lufs"]
+Gain = Literal["peak", "none"]
 
 
 class Rows(Group):
     split: str = option("test", "Split of a manifest; any takes all rows.")
-    captions: Literal["first", "all", "hash"] = option("first", "Which captions of a manifest's clip.")
+    captions: Literal["first", "all"] = option("first", "Which captions of a manifest's clip.")
 
     def read(self, place: Path) -> list[manifest.Row]:
         return manifest.read(place, split=None if self.split == "any" else self.split)

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audioldm.datasets.decode import FOREIGN, SUFFIXES, opened, read_mono, resample
-from audioldm.datasets.loudness import loudness
 from audioldm.datasets.manifest import Row
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.embedders import Embedder, Embeddings
@@ -25,9 +24,8 @@ from audioldm.signal.level import normalise_peak
 from audioldm.tables import read_object, read_table
 
 CAPTION_FILE = "captions.csv"
-CAPTIONS = ("first", "all", "hash")
-"""Of a clip that has several: the first, each, or one by the hash of its name."""
-GAINS = {"peak": "mean removed, peak 0.5", "none": "own gain", "lufs": "-23 LUFS within 20 dB"}
+CAPTIONS = ("first", "all")  # of a clip that has several
+GAINS = {"peak": "mean removed, peak 0.5", "none": "own gain"}
 RESAMPLER = "torchaudio sinc_interp_kaiser, width 64"
 
 
@@ -46,9 +44,7 @@ class Clip:
 def from_folder(folder: Path) -> list[Clip]:
     """The sound files of a folder by name; captions from ``captions.csv`` (id, caption) or each clip's JSON sidecar."""
     if not folder.is_dir():
-        raise AudioLDMError(
-            f"There is no folder {folder}.", "Name a folder of clips, or a manifest (.jsonl)."
-        )
+        raise AudioLDMError(f"There is no folder {folder}.", "Name a folder of clips, or a manifest.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES + FOREIGN)
     if not paths:
         raise AudioLDMError(f"{folder} holds no sound files (.wav, .flac, ...).", "Name the clips' folder.")
@@ -73,15 +69,13 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def from_rows(rows: Sequence[Row], *, captions: str = "first") -> list[Clip]:
-    """Manifest rows as clips.   ``captions``: the first, all (one clip each), or one by the hash of the id."""
+    """Manifest rows as clips.   ``captions``: the first of a row, or all, one clip each."""
     clips = []
     for row in rows:
         name = Path(row.path).stem + (f"@{row.start:g}" if row.start else "")
-        texts = row.captions or ("",)
-        by_hash = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(texts)
-        picked = {"first": texts[:1], "all": texts, "hash": texts[by_hash : by_hash + 1]}[captions]
-        for i, text in enumerate(picked):
-            key = name if len(picked) == 1 else f"{name}#{i}"
+        texts = (row.captions or ("",))[: 1 if captions == "first" else None]
+        for i, text in enumerate(texts):
+            key = name if len(texts) == 1 else f"{name}#{i}"
             clips.append(Clip(key, Path(row.path), text, row.start, row.seconds, row.group or row.path))
     return unique(clips, "the manifest")
 
@@ -162,10 +156,7 @@ class Frame:
         if self.seconds is not None:
             samples = round(self.seconds * rate)
             wave = torch.nn.functional.pad(wave, (0, max(0, samples - len(wave))))[:samples]
-        if self.gain == "peak":
-            return normalise_peak(wave)
-        level = loudness(wave, rate) if self.gain == "lufs" else -float("inf")
-        return wave if level == -float("inf") else wave * 10 ** (max(-20.0, min(20.0, -23.0 - level)) / 20)
+        return normalise_peak(wave) if self.gain == "peak" else wave
 
     def __str__(self) -> str:
         length = "own length" if self.seconds is None else f"{self.seconds:g} s, zeros at the end"
