@@ -4,7 +4,6 @@ A shard is a tar of KEY.flac (wav, ogg, mp3) and KEY.txt, one caption a line: a 
 opens.
 """
 
-import io
 import json
 import os
 import re
@@ -51,6 +50,8 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
     Other shards of the folder go.  Raises AudioLDMError for a row whose file is missing or no sound, and for a full
     disk; every shard is written whole or not at all.
     """
+    import webdataset  # type: ignore[import-untyped]
+
     folder = Path(folder)
     if lost := [row.path for row in rows if not Path(row.path).is_file()]:
         what = f"{len(lost)} of {len(rows)} files are missing, such as {lost[0]}."
@@ -58,27 +59,18 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
     paths, counter = [], counted(rows, "clips")
     for start in range(0, len(rows), clips):
         path = folder / f"shard-{start // clips:05d}.tar"
-        # a link would leave its sound behind
-        with staged(path) as stage, tarfile.open(stage, "w", dereference=True) as tar:
+        with staged(path) as stage, webdataset.TarWriter(str(stage), mtime=0) as tar:
             for i, row in enumerate(islice(counter, clips), start):
-                add(tar, f"{i:09d}", row)
+                with opened(verified(row)):  # only sounds, whatever a manifest names
+                    sound = Path(row.path).read_bytes()
+                text = "\n".join(" ".join(caption.split()) for caption in row.captions)
+                about = {"start": row.start, "seconds": row.seconds, "source": row.source}
+                kind = Path(row.path).suffix.lower().removeprefix(".")
+                tar.write({"__key__": f"{i:09d}", kind: sound, "txt": text, "json": about})
         paths.append(path)
     for old in set(folder.glob("shard-*.tar")) - set(paths):
         old.unlink()
     return paths
-
-
-def add(tar: tarfile.TarFile, key: str, row: Row) -> None:
-    with opened(verified(row)), open(row.path, "rb") as file:  # only sounds, whatever a manifest names
-        sound = tar.gettarinfo(row.path, f"{key}{Path(row.path).suffix.lower()}")
-        sound.mtime = int(sound.mtime)  # a fraction of a second would cost a header of its own
-        tar.addfile(sound, file)
-    text = "\n".join(" ".join(caption.split()) for caption in row.captions)
-    about = json.dumps({"start": row.start, "seconds": row.seconds, "source": row.source})
-    for name, content in ((f"{key}.txt", text.encode()), (f"{key}.json", about.encode())):
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
 
 
 def read_tar(path: Path | str, *, content: bool = True) -> Iterator[Sample]:

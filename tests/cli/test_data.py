@@ -217,7 +217,7 @@ def test_refusals_of_shards_leave_nothing(
     if words == ["lost"]:
         (tmp_path / "clips" / "3.flac").unlink()
     if words == ["full"]:
-        monkeypatch.setattr("audioldm.datasets.shards.add", full)
+        monkeypatch.setattr("webdataset.TarWriter.write", full)
     out, words = tmp_path / "shards", words if len(words) > 1 else []
     assert command("data", "shard", manifest, "-o", out, *words) == code
     assert expected in capsys.readouterr().err
