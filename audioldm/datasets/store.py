@@ -57,8 +57,8 @@ class Store:
             self.samples = torch.cat(clips)
             return
         # a folder that is named, else data/store in a checkout, else the user's cache folder
-        own = Path("data/store") if Path("data/raw").is_dir() else cache_folder() / "store"
-        self.path = Path(os.environ.get("AUDIOLDM_STORE") or own) / key_of(rows, rate)
+        usual = Path("data/store") if Path("data/raw").is_dir() else cache_folder() / "store"
+        self.path = Path(os.environ.get("AUDIOLDM_STORE") or usual) / key_of(rows, rate)
         if not self.path.with_suffix(".npy").is_file():
             fill(self.path, rows, rate)
         self.open(self.path)
