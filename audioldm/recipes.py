@@ -4,6 +4,7 @@
 numbers that are their point.   A checkout's folders are used where there is one, else the copies in the package.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers import UNet2DConditionModel
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -25,13 +28,36 @@ from omegaconf.errors import OmegaConfBaseException
 
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
+from audioldm.training.memory import LARGEST, estimate, probe
+from audioldm.training.run_folder import RunFolder
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
 PLACES = re.compile(r"(.*\.)?(manifests|val_manifest|folder|file|val_folder|shards|path|vae|vocoder|clap)")
 """keys whose texts name files or folders"""
+
+
+class Range:
+    """The numbers that a key may have, such as "int (0, 1] or -1"."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.kind = text.removeprefix("int "), int if text.startswith("int ") else int | float
+        interval, *others = self.text.split(" or ")
+        low, high = map(float, interval[1:-1].split(","))
+        # the ends themselves, or the numbers next to them
+        self.low = low if "[" in interval else math.nextafter(low, math.inf)
+        self.high = high if "]" in interval else math.nextafter(high, -math.inf)
+        self.others = *map(float, others), None, "auto"
+
+    def check(self, path: str, value: Any) -> None:
+        number = isinstance(value, self.kind)
+        if value not in self.others and not (number and self.low <= value <= self.high):
+            wrong = "out of range" if number else f"not a {'whole ' * isinstance(value, float)}number"
+            raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {self.text}.")
+
+
 rows: Any = OmegaConf.load(CONF / "ranges.yaml")
-RANGES: dict[str, str] = {name: text for text, names in rows.items() for name in names}
-"""the numbers that a key may have, by its last part, such as "int (0, 1] or -1\""""
+RANGES = {name: Range(text) for text, names in rows.items() for name in names}
+"""by the last part of a number's key"""
 
 
 @dataclass(frozen=True)
@@ -120,29 +146,19 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
 
 def numbers(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Each path of a configuration with its value; the parts of a list have the list's path."""
-    if not isinstance(node, dict | list):
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
+            yield from numbers(value, f"{path}.{key}".strip("."))
+    else:
         yield path, node
-        return
-    for key, value in node.items() if isinstance(node, dict) else [("", value) for value in node]:
-        yield from numbers(value, f"{path}.{key}".strip("."))
 
 
 def refuse_out_of_range(cfg: Any) -> None:
     """Raise AudioLDMError for a number outside of its range, and for a word where a number belongs."""
     for path, value in numbers(cfg):
         name = "weights" if path.startswith("data.weights.") else path.rpartition(".")[2]
-        if name not in RANGES or value in (None, "auto") or isinstance(value, bool):
-            continue
-        text = RANGES[name].removeprefix("int ")
-        number = isinstance(value, int if text != RANGES[name] else int | float)
-        interval, *others = text.split(" or ")
-        low, high = map(float, interval[1:-1].split(","))
-        above = number and (low < value or (low == value and "[" in interval))
-        if (above and (value < high or (value == high and "]" in interval))) or str(value) in others:
-            continue
-        wrong = "not a number" if isinstance(value, str) else "not a whole number"
-        wrong = "out of range" if number else wrong
-        raise AudioLDMError(f"{path}={value} is {wrong}.", f"Use a number in {text}.")
+        if name in RANGES and not isinstance(value, bool):
+            RANGES[name].check(path, value)
 
 
 def build(
@@ -153,10 +169,6 @@ def build(
     ``overrides`` are noted in the run's folder; ``fresh`` drops the state that is there; ``report`` takes a line for
     the user.
     """
-    import torch
-
-    from audioldm.training.run_folder import RunFolder
-
     torch.set_num_threads(cfg.threads or torch.get_num_threads())
     # float32 products on a GPU's tensor cores, 10 bits of mantissa
     torch.set_float32_matmul_precision("highest" if cfg.trainer.accelerator == "cpu" else "high")
@@ -164,15 +176,14 @@ def build(
     folder = RunFolder(Path(cfg.run_dir), cfg.recipe, OmegaConf.to_yaml(cfg), overrides, fresh, report)
     with causes(cfg.recipe):
         parts = instantiate(cfg, _convert_="all")
-        module, trainer = parts["task"], parts["trainer"]
+        module, data, trainer = (parts[name] for name in ("task", "data", "trainer"))
         module.speed, module.accumulate = parts["speed"], cfg.accumulate
         module.clip = cfg.trainer.gradient_clip_val
         if not module.automatic_optimization:
             # Lightning refuses both for a module that steps its own optimisers
             trainer.keywords.update(accumulate_grad_batches=1, gradient_clip_val=None)
-        loggers = [*filter(None, parts["logger"].values())]
-        trainer = trainer(callbacks=[folder, *filter(None, parts["callbacks"].values())], logger=loggers)
-    return Experiment(module, parts["data"], trainer, folder)
+        callbacks, loggers = (filter(None, parts[name].values()) for name in ("callbacks", "logger"))
+        return Experiment(module, data, trainer(callbacks=[folder, *callbacks], logger=[*loggers]), folder)
 
 
 @contextmanager
@@ -206,8 +217,6 @@ def resolve_batch_size(cfg: DictConfig) -> None:
 
 def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
     """The batch size up to ``limit`` that a device's memory holds, by real steps in processes of their own."""
-    from audioldm.training.memory import LARGEST, probe
-
     forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"
     settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
     method = "fork" if forks else "spawn"
@@ -216,8 +225,6 @@ def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
 
 def nets(cfg: DictConfig) -> dict[str, Any]:
     """Each net of a composed recipe, on "meta" (it holds no values); those on disk left out."""
-    import torch
-
     nodes = {name: cfg.task.get(name) for name in ("vae", "vocoder", "unet", "discriminator")}
     with torch.device("meta"), causes(cfg.recipe):
         new = {name: node for name, node in nodes.items() if node and not {"folder", "ref"} & set(node)}
@@ -231,10 +238,6 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 
 def memory(cfg: DictConfig) -> str:
     """What a latent U-Net that a recipe trains from nothing takes of memory in bfloat16; nothing of other nets."""
-    from diffusers import UNet2DConditionModel
-
-    from audioldm.training.memory import estimate
-
     unet = None if cfg.speed.checkpointing else nets(cfg).get("unet")
     return estimate(unet, instantiate(cfg.spec)) if isinstance(unet, UNet2DConditionModel) else ""
 

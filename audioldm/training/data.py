@@ -88,10 +88,9 @@ class DataModule(L.LightningDataModule):
         collate: Callable[[Sequence[Any]], Any] = collate_waves,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.train, self.val, self.collate, self.batch_size = train, val, collate, batch_size
-        self.seed, self.weights, self.buckets = seed, weights, buckets
-        if buckets is not None:
-            self.batch_size = max(buckets.sizes.values())
+        self.train, self.val, self.collate, self.seed = train, val, collate, seed
+        self.batch_size = max(buckets.sizes.values()) if buckets else batch_size
+        self.weights, self.buckets = weights, buckets
         # more only wait for one another; the batches are the same
         self.workers = min(workers, os.cpu_count() or 1)
 

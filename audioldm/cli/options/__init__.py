@@ -4,10 +4,10 @@ A group may hold other groups; those that several commands share are in this fol
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
 from dataclasses import fields as all_fields
-from functools import partial
+from functools import cache, partial
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType
@@ -137,7 +137,7 @@ class Group:
         dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
-        for leaf in leaves(type(self), deep=False):
+        for leaf in own_leaves(type(self)):  # type: ignore[arg-type]
             leaf.check(getattr(self, leaf.name))
 
     def named(self) -> dict[str, Any]:
@@ -241,22 +241,30 @@ def group(
     return listed
 
 
-def leaves(group: type[Group], *, deep: bool = True) -> Iterator[Leaf]:
-    """The fields of a group: its own, those of its bases, and with ``deep`` those of the groups in it."""
-    hints, inner = get_type_hints(group), list[Any]()
-    order = [name for base in group.__mro__ for name in vars(base).get("__annotations__", ())]
-    for one in sorted(all_fields(group), key=lambda one: order.index(one.name)):
+def leaves(group: type[Group]) -> list[Leaf]:
+    """The fields of a group: its own, those of its bases, and those of the groups in it."""
+    hints = get_type_hints(group)
+    inner = [hints[one.name] for one in ordered_fields(group) if is_dataclass(hints[one.name])]
+    return [*own_leaves(group), *(leaf for part in inner for leaf in leaves(part))]  # type: ignore[arg-type]
+
+
+@cache
+def own_leaves(group: type[Group]) -> list[Leaf]:
+    hints, out = get_type_hints(group), list[Leaf]()
+    for one in ordered_fields(group):
         name, hint = one.name, hints[one.name]
-        if is_dataclass(hint):
-            inner.append(hint)
-        elif leaf := one.metadata.get("leaf"):
+        if leaf := one.metadata.get("leaf"):
             hint = next((part for part in get_args(hint) if NoneType in get_args(hint)), hint)
             repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
             about = {"help": leaf.help + repeats, "default": default_of(one), "panel": group.panel}
             within = leaf.within or SAMPLING.get(name)  # what the sampler takes has its ranges
-            yield replace(leaf, name=name, hint=hint, within=within, **about)
-    for part in inner * deep:
-        yield from leaves(part)
+            out.append(replace(leaf, name=name, hint=hint, within=within, **about))
+    return out
+
+
+def ordered_fields(group: type[Group]) -> "list[Field[Any]]":
+    order = [name for base in group.__mro__ for name in vars(base).get("__annotations__", ())]
+    return sorted(all_fields(group), key=lambda one: order.index(one.name))
 
 
 def default_of(one: "Field[Any]") -> Any:
