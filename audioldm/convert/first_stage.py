@@ -58,16 +58,13 @@ def vae_names(levels: int) -> dict[str, str]:
 
 
 def vocoder_net(state: State, path: Path) -> Net:
-    """A HiFi-GAN; its own JSON beside ``path`` says the rates where the kernels are not published ones.
-
-    Its weight norm is folded: w = g v / |v|, the norm over all axes but the first (Salimans & Kingma 2016).
-    Raises AudioLDMError where a tensor of it is missing, or the rates cannot be known.
-    """
+    """A HiFi-GAN, weight norm folded; its JSON beside ``path`` says rates that are not published.   Or AudioLDMError."""
     for new, old in WEIGHT_NORM.items():
         state = {key.replace(new, old): value for key, value in unwrapped(state).items()}
     shapes = Shapes(state, "vocoder")
     for key in [key for key in state if key.endswith("weight_v")]:
         length, value = shapes.tensor(f"{key[:-1]}g"), state.pop(key)
+        # Salimans & Kingma 2016: w = g v / |v|, the norm over all axes but the first
         norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.dim())), keepdim=True)
         state[key[:-2]] = length * value / norm
         del state[f"{key[:-1]}g"]

@@ -137,11 +137,7 @@ class Row(NamedTuple):
 
 @torch.no_grad()
 def export_onnx(model: Components, folder: Path, *, web: Path | None = None) -> list[Row]:
-    """Write the graphs, ``model.json``, the tokenizer and the page to ``folder``, and compare each graph with torch.
-
-    ``web`` is a folder of onnxruntime-web to copy.   Raises AudioLDMError for a model that is not conditioned on CLAP's
-    vector, and where a file is missing.
-    """
+    """Write graphs, their page and what it needs (``web``: onnxruntime-web's files); compare each graph with torch."""
     places = {kind: {k: copied(v, folder, web) for k, v in files.items()} for kind, files in RUNTIME.items()}
     rows = []
     for name, graph in graphs(model).items():

@@ -146,10 +146,7 @@ def find_part(ref: str | Path, kind: Kind, **choices: Any) -> Part:
 def open_part(
     ref: str | Path, kind: Kind, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, **choices: Any
 ) -> Any:  # fmt: skip
-    """The part of a model that ``ref`` names, in eval mode: a U-Net, VAE or vocoder, a ``Clap``, a ``T5TextEncoder``.
-
-    ``dtype`` None is bfloat16 on a GPU and float32 elsewhere.   ``choices``: see ``Choices``.   Raises AudioLDMError.
-    """
+    """The part of a model that ``ref`` names, in eval mode; ``dtype`` None: bfloat16 on a GPU.   Or AudioLDMError."""
     net = find_part(ref, kind, **choices).open()
     if isinstance(net, NoClap):
         raise AudioLDMError(f"{ref} has no CLAP.", "Name a model that has one.")

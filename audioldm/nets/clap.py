@@ -149,17 +149,14 @@ class TwoTowers(nn.Module):
         return nnf.normalize(self.text_encoder(ids, attention_mask=mask).text_embeds.float(), dim=-1)
 
     def embed_audio(self, wave: Tensor, rate: int = 16000) -> Tensor:
-        """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32.
-
-        A pretrained tower hears the first 10 s: LAION's code takes them from a random place of a longer sound; here the
-        same sound has the same embedding.   Raises AudioLDMError without an audio tower.
-        """
+        """Waveforms (B, 1, N) at ``rate`` Hz to unit vectors (B, D), float32, or AudioLDMError without a tower."""
         if self.audio_encoder is None:
             hint = "Use the original .ckpt, which has both towers, or a folder exported from it."
             raise AudioLDMError("This model has no audio tower: its CLAP embeds text but not sound.", hint)
         wave = taf.resample(wave, rate, self.rate) if rate != self.rate else wave
         if self.extractor is None:
             return nnf.normalize(self.audio_encoder(wave).float(), dim=-1)
+        # the first 10 s: LAION's code takes them from a random place, and one sound would have many embeddings
         waves = list(wave[:, 0, : self.extractor.nb_max_samples].float().cpu().numpy())
         features = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt").input_features
         vectors = self.audio_encoder(features.to(self.device, self.dtype)).audio_embeds

@@ -84,11 +84,7 @@ class Component(ModelMixin, ConfigMixin):
 
 
 def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **changes: Any) -> Module:
-    """The module of a component folder, float32, in eval mode; ``changes`` replace entries of its configuration.
-
-    Float32 weights that lie well in the file stay views of it, read where they are first used and copied where they
-    are changed.   Raises AudioLDMError for everything that is no ``kind``.
-    """
+    """The module of a folder, float32, in eval mode; ``changes`` go into its configuration.   Raises AudioLDMError."""
     folder = Path(folder)
     config = {**read_json(folder / "config.json"), **changes}
     name, prefix = INNER.get(class_name(config), (class_name(config), ""))
