@@ -58,7 +58,7 @@ def vae_names(levels: int) -> dict[str, str]:
 
 
 def vocoder_net(state: State, path: Path) -> Net:
-    """A HiFi-GAN, weight norm folded; its JSON beside ``path`` says rates that are not published.   Or AudioLDMError."""
+    """A HiFi-GAN, weight norm folded; its JSON beside ``path`` says rates that are not published, or AudioLDMError."""
     for new, old in WEIGHT_NORM.items():
         state = {key.replace(new, old): value for key, value in unwrapped(state).items()}
     shapes = Shapes(state, "vocoder")
