@@ -1,4 +1,4 @@
-"""A prepared test on disk: what raters may know (test.json), the key (key.json), the sounds, the log of answers."""
+"""A prepared test on disk: test.json, which only its owner may read, the blind sounds, the log of answers."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from audioldm.paths import inside, sha256
 from audioldm.progress import counted
 from audioldm.tables import LONGEST_TEXT, read_object
 
-FORMAT = 1
+FORMAT = 2
 RESPONSES = "responses.jsonl"
 VOLUME_TRIES = 3
 FIELDS: dict[str, dict[str, type]] = {
@@ -25,8 +25,8 @@ FIELDS: dict[str, dict[str, type]] = {
     "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
 }
 """What each kind of event must hold, beside its rater and the key."""
-ABOUT = {"title": str, "method": str, "lufs": float, "trials_per_rater": int, "minutes_per_rater": int}
-"""What test.json must hold, beside the hash of the key."""
+ABOUT = {"title": str, "lufs": float, "trials_per_rater": int, "minutes_per_rater": int}
+"""What test.json must say about the test."""
 AGAIN = "Copy the whole folder again."
 
 
@@ -83,30 +83,29 @@ class Rater:
 
 def load(folder: str | Path) -> Test:
     """Read a test folder; AudioLDMError where something is missing or was changed since it was prepared."""
-    public, secret = Path(folder, "test.json"), Path(folder, "key.json")
-    for path in (public, secret):
-        if not path.is_file():
-            raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
-        if read_object(path, AGAIN).get("format") != FORMAT:
-            raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
-    about, key = read_object(public, AGAIN), read_object(secret, AGAIN)
-    if hashlib.sha256(secret.read_bytes()).hexdigest() != about.get("key_sha256"):
-        raise AudioLDMError(f"{secret} is not the one of test.json.", AGAIN)
-    if wrong := [name for name, kind in ABOUT.items() if type(about.get(name)) is not kind]:
-        raise AudioLDMError(f"{public} has no {wrong[0]} of its kind.", AGAIN)
+    path = Path(folder, "test.json")
+    if not path.is_file():
+        raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
+    content = read_object(path, AGAIN)
+    if content.get("format") != FORMAT:
+        raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
     try:
-        tuples: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in key["design"].items()}
-        test = Test(Path(folder), about, Design(**tuples), key["clips"])
+        design: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in content["design"].items()
+        }
+        about = {**content["about"], "key": sha256(path)}
+        test = Test(Path(folder), about, Design(**design), content["clips"])
         digests = {name: clip["sha256"] for name, clip in test.clips.items()}
         test.names  # noqa: B018 (every clip has a version and a prompt)
+        wrong = [name for name, kind in ABOUT.items() if type(about[name]) is not kind]
     except (AttributeError, KeyError, TypeError) as error:
-        raise AudioLDMError(f"{secret} lacks {error}.", AGAIN) from error
-    if about["method"] != test.design.method:
-        raise AudioLDMError(f"{public} has another method than its key.", AGAIN)
+        raise AudioLDMError(f"{path} lacks {error}.", AGAIN) from error
+    if wrong:
+        raise AudioLDMError(f"{path} has no {wrong[0]} of its kind.", AGAIN)
     for name, digest in counted(digests.items(), "clips"):
-        path = inside(test.folder / "audio", name, where=secret)
-        if not path.is_file() or path.stat().st_size > LONGEST_TEXT or sha256(path) != digest:
-            raise AudioLDMError(f"{path} is missing or was changed.", AGAIN)
+        sound = inside(test.folder / "audio", name, where=path)
+        if not sound.is_file() or sound.stat().st_size > LONGEST_TEXT or sha256(sound) != digest:
+            raise AudioLDMError(f"{sound} is missing or was changed.", AGAIN)
     return test
 
 
@@ -131,7 +130,7 @@ def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list
             continue
         if not admit(test, raters, event):
             raise AudioLDMError(f"{path} holds an event of an unknown kind: {event}.", "Restore the file.")
-        if event["key"] != test.about["key_sha256"][:16]:
+        if event["key"] != test.about["key"][:16]:
             what = f"{path} holds answers to another test."
             raise AudioLDMError(what, "Keep each test's answers in its own folder.")
         events.append(event)

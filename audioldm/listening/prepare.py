@@ -1,4 +1,4 @@
-"""Make a listening test: a folder with blind sounds, what raters may know (test.json), and the key (key.json)."""
+"""Make a listening test: a folder with blind sounds, and test.json with what they are and who hears them."""
 
 import hashlib
 import io
@@ -191,23 +191,19 @@ def check_lengths(prompt: str, samples: list[int], choices: Choices) -> int:
 
 
 def describe(folder: Path, design: Design, clips: dict[str, dict[str, Any]], **more: Any) -> None:
-    """Write test.json and key.json; the first names the hash of the second."""
-    key = json.dumps(
-        {"format": FORMAT, "design": asdict(design), "clips": clips}, indent=1, ensure_ascii=False
-    )
-    (folder / "key.json").touch(mode=0o600)
-    (folder / "key.json").write_text(key, encoding="utf-8")
+    """Write test.json."""
     gaps = [clip["lufs_before"] + clip["gain_db"] - stimuli.TARGET_LUFS for clip in clips.values()]
     gaps = [gap for gap in gaps if abs(gap) > 0.5]
     trials = plan(design, 0)
     # every clip once and a half, and 5 s to decide
     mean = float(np.mean([clip["seconds"] for clip in clips.values()]))
     seconds = sum(1.5 * mean * (len(trial.slots) + (trial.reference is not None)) + 5 for trial in trials)
-    public = {
-        "format": FORMAT, "method": design.method, "systems": len(design.systems), "prompts": len(design.prompts),
-        "rate": stimuli.RATE, "lufs": stimuli.TARGET_LUFS, "clips": len(clips), "clips_below_target": len(gaps),
+    about = {
+        "method": design.method, "systems": len(design.systems), "prompts": len(design.prompts),
+        "lufs": stimuli.TARGET_LUFS, "clips": len(clips), "clips_below_target": len(gaps),
         "largest_headroom_db": round(-min(gaps), 2) if gaps else 0.0, "trials_per_rater": len(trials),
-        "minutes_per_rater": max(1, round(seconds / 60)), "key_sha256": hashlib.sha256(key.encode()).hexdigest(),
-        **more,
+        "minutes_per_rater": max(1, round(seconds / 60)), **more,
     }  # fmt: skip
-    (folder / "test.json").write_text(json.dumps(public, indent=1, ensure_ascii=False), encoding="utf-8")
+    content = {"format": FORMAT, "about": about, "design": asdict(design), "clips": clips}
+    (folder / "test.json").touch(mode=0o600)
+    (folder / "test.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

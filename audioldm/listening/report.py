@@ -99,7 +99,7 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
         "Not BS.1534: it asks for a low and a mid anchor.": method == "mushra",
         f"{cut} line(s) of the log were cut off by a crash and do not count.": cut > 0,
     }
-    settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key_sha256"]}
+    settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key"]}
     hold = [note for note, holds in notes.items() if holds]
     return Result(test.about["title"], method, raters, list(filter(None, tasks)), settings, hold)
 

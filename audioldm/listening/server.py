@@ -97,9 +97,9 @@ class Server:
 
     def application(self, host: str) -> Starlette:
         study, about = self.study, self.study.test.about
-        names = ("title", "method", "trials_per_rater", "minutes_per_rater")
-        shown = {name: about[name] for name in names} | {"id": about["key_sha256"][:12]}
-        shown |= {"tasks": METHODS[about["method"]], "devices": DEVICES}
+        method = study.test.design.method
+        shown = {name: about[name] for name in ("title", "trials_per_rater", "minutes_per_rater")}
+        shown |= {"id": about["key"][:12], "method": method, "tasks": METHODS[method], "devices": DEVICES}
 
         def part(request: Request) -> Response:
             name, kind = STATIC[request.url.path]

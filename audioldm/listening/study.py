@@ -100,7 +100,7 @@ class Study:
     def record(self, event: str, rater: int, **content: Any) -> None:
         """Write down, then act on it; a disk that is full changes nothing here, and leaves earlier lines whole."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        key = self.test.about["key_sha256"][:16]
+        key = self.test.about["key"][:16]
         line = {"event": event, "rater": rater, **content, "time": stamp, "key": key}
         rest = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         try:

@@ -244,7 +244,7 @@ def test_a_log_of_another_test_is_refused(study, make):
     run.join()
     text = run.test.responses.read_text()
     run.close()
-    run.test.responses.write_text(text.replace(run.test.about["key_sha256"][:16], "0" * 16))
+    run.test.responses.write_text(text.replace(run.test.about["key"][:16], "0" * 16))
     with pytest.raises(AudioLDMError, match="answers to another test"):
         Study(run.test)
     run.test.responses.write_text('{"event": "party", "rater": 0, "key": "x"}\n')
