@@ -154,8 +154,7 @@ def classifier(
 ) -> Denoiser:
     """Up the gradient of a noise-aware classifier.   Dhariwal & Nichol 2021, arXiv:2105.05233.
 
-    Adds scale sigma^2 grad_x log p(y | x; sigma) (Song et al. 2021 eq. 14).   ``log_prob`` (x (B, ...), sigma (B,)) ->
-    (B,) must have been trained on noisy x; scale 1 is Bayes' rule; ``limit`` cuts the root mean square of the move.
+    ``log_prob`` (x (B, ...), sigma (B,)) -> (B,) is log p(y | x; sigma), trained on noisy x; scale 1 is Bayes' rule.
     """
     plain = torch.no_grad()(denoise)
     return uphill(lambda x, sigma: (plain(x, sigma), log_prob(x, sigma)), scale, limit)

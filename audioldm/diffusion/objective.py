@@ -15,19 +15,16 @@ Weighting = Literal["uniform", "min_snr", "p2", "edm"]
 
 
 def unit_draw(count: int, kind: Draw = "uniform", *, generator: Generator | None = None) -> Tensor:
-    """(count,) float64 numbers in [0, 1) on the generator's device, spread as ``kind`` says.
-
-    uniform: DDPM.   logit_normal: middle times more often, Esser et al. 2024 (SD3) eq. 19.   low_discrepancy: one
-    random shift of an even grid, so that each batch covers all times, Kingma et al. 2021 (VDM) app. I.1.
-    """
+    """(count,) float64 numbers in [0, 1) on the generator's device, spread as ``kind`` says."""
     device = torch.device("cpu") if generator is None else generator.device
     options: dict[str, Any] = {"generator": generator, "dtype": torch.float64, "device": device}
     if kind not in get_args(Draw):
         raise ValueError(f"draw={kind!r} is none of {', '.join(get_args(Draw))}.")
-    if kind == "logit_normal":
+    if kind == "logit_normal":  # middle times more often.   Esser et al. 2024 (SD3) eq. 19
         return torch.randn(count, **options).sigmoid()
     if kind == "uniform":
         return torch.rand(count, **options)
+    # a random shift of an even grid, so that each batch covers all times.   Kingma et al. 2021 (VDM) app. I.1
     grid = torch.arange(count, dtype=torch.float64, device=device) / count
     even = (grid + torch.rand(1, **options)) % 1
     return even[torch.randperm(count, generator=generator, device=device)]
@@ -100,9 +97,6 @@ def preference(errors: Tensor, reference: Tensor, *, beta: float = 2000.0) -> Te
 
     ``errors`` and ``reference`` (2, B) are the losses of the net and of the one that it began as, the preferred
     sample's first, at the same times and noise; ``beta`` holds T.   At the begin it is log 2.
-
-    >>> preference(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]])).exp()
-    tensor([2.])
     """
     gain = errors - reference
     return -nnf.logsigmoid(-beta * (gain[0] - gain[1]))

@@ -20,13 +20,10 @@ PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 def parts(prediction: Prediction, alpha: Tensor, sigma: Tensor) -> tuple[Tensor | float, Tensor | float]:
     """(p, q) of a prediction p x0 + q eps.   Raises ValueError for an unknown one."""
-    if prediction == "v":
-        return -sigma, alpha
-    if prediction == "score":
-        return 0.0, -1 / sigma
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction={prediction!r} is none of {', '.join(PREDICTIONS)}.")
-    return {"x0": (1.0, 0.0), "eps": (0.0, 1.0), "flow": (-1.0, 1.0)}[prediction]
+    fixed = {"x0": (1.0, 0.0), "eps": (0.0, 1.0), "flow": (-1.0, 1.0)}
+    return fixed.get(prediction) or ((-sigma, alpha) if prediction == "v" else (0.0, -1 / sigma))
 
 
 def spread(values: Tensor, x: Tensor) -> Tensor:

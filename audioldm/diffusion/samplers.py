@@ -323,10 +323,9 @@ def adaptive(
 def ddim_invert(
     denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, rounds: int = 0
 ) -> Tensor:
-    """DDIM run upwards: x (B, ...) at sigmas[-1] to x at sigmas[0], on the grid that ``ddim`` will come down by.
+    """DDIM run upwards: x (B, ...) at sigmas[-1] to x at sigmas[0].   Song et al. 2021 (DDIM) sec. 4.3.
 
-    Song et al. 2021 (DDIM) sec. 4.3.   A step takes its slope where it starts; ``rounds`` repeats it with the slope
-    where it ends, DDIM's own, until the way down undoes it (Pan et al. 2023, AIDI).
+    ``rounds`` repeat a step with the slope where it ends, until the way down undoes it (Pan et al. 2023, AIDI).
     """
     for i, (low, high) in enumerate(pairwise(sigmas[::-1])):
         x0 = denoise(x, low if low > 0 else high)

@@ -33,9 +33,6 @@ def starts(length: int, window: int, stride: int, *, circular: bool = False) -> 
     """First frames of even windows, at most ``stride`` apart, that cover ``length``; circular ones run over the end.
 
     Raises ValueError where a circle is shorter than its window.
-
-    >>> starts(10, 4, 3), starts(4, 8, 4), starts(8, 4, 2, circular=True)
-    ([0, 3, 6], [0], [0, 2, 4, 6])
     """
     if circular:
         if window > length:

@@ -23,9 +23,6 @@ def cosine_distance(student: Tensor, target: Tensor) -> Tensor:
 
 
 def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
-    """KL( N(mean, std^2) || N(0, 1) ) per latent value, in nats: a MEAN over channels, frames and bins, so (B,).
-
-    AudioLDM's weight of 1000 multiplies this mean (beside a reconstruction error summed over pixels); Stable
-    Diffusion's 1e-6 multiplies the sum.   Kingma & Welling 2014 (arXiv:1312.6114) appendix B.
-    """
+    """KL(N(mean, std^2) || N(0, 1)) in nats, a MEAN over channels, frames and bins: (B,).   arXiv:1312.6114 app. B."""
+    # AudioLDM's weight of 1000 multiplies this mean, beside an error summed over pixels; Stable Diffusion's the sum
     return 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).flatten(1).mean(1)

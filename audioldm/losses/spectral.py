@@ -14,11 +14,7 @@ MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (
 
 
 def multi_resolution_stft(output: Tensor, real: Tensor) -> Tensor:
-    """Spectral convergence + log-magnitude L1, mean over sizes.   Parallel WaveGAN (arXiv:1910.11480) eq. 3-6.
-
-    Both waves (B, 1, N), N above 1024.   Returns a scalar, 0 for equal waves.   A mean over clips, so that parts of a
-    batch average to the whole; one quieter than ``QUIET`` is measured against noise of that level.
-    """
+    """Spectral convergence + log-magnitude L1, mean over sizes; (B, 1, N), N > 1024.   arXiv:1910.11480 eq. 3-6."""
 
     def magnitude(wave: Tensor, size: int) -> Tensor:
         window = torch.hann_window(size, dtype=wave.dtype, device=wave.device)

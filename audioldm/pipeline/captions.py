@@ -68,8 +68,7 @@ class Captioning:
     @torch.no_grad()
     def matches(self, sequence: Tensor, texts: Sequence[str]) -> list[float]:
         tokens = self.captioner.tokens(self.clap.tokenizer, texts)
-        fits: list[float] = self.captioner.matching(sequence, tokens).sigmoid().tolist()
-        return fits
+        return [float(logit.sigmoid()) for logit in self.captioner.matching(sequence, tokens)]
 
     def of_file(self, path: Path | str) -> Caption:
         """The best of the captions of the file's windows.   Raises AudioLDMError for one without sound."""

@@ -188,16 +188,13 @@ def morph(
     parts: Components, first: Tensor, second: Tensor, prompts: tuple[Prompt, Prompt] = ("", ""), *,
     at: float | None = 0.5, strength: float = 0.6, **options: Any,
 ) -> Tensor:  # fmt: skip
-    """The sound at ``at`` (0 first, 1 second) between two, as long as the shorter; None goes from one to the other.
-
-    Both are inverted to the level of ``strength`` under their own prompt (or CLAP embedding), mixed there on the great
-    arc, and denoised under both prompts, each counting by its share (the prompt path).
-    """
+    """The sound at ``at`` (0 first, 1 second) between two, as long as the shorter; None goes from one to the other."""
     SHARE.check("strength", strength)
     SHARE.check("at", 0.0 if at is None else at)
     length = min(first.shape[-1], second.shape[-1])
     canvas = Canvas.of(parts, first[:length], **options)
     other, run, frames = Canvas.of(parts, second[:length], canvas.run), canvas.run, canvas.latent.shape[2]
+    # both are inverted under their own prompt (or CLAP embedding), mixed on the great arc, and denoised under both
     sigmas = run.tail(strength)
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
     waves = first[:length], second[:length]

@@ -24,12 +24,6 @@ def loop_frames(parts: Components, seconds: float) -> int:
     return max(multiple_of(parts.unet), round(seconds / parts.spec.seconds_per_latent))
 
 
-def latent_shape(parts: Components, seconds: float, *, loop: bool = False) -> tuple[int, int, int]:
-    """(channels, frames, bins) of the latent of a sound of ``seconds``."""
-    channels, frames, bins = parts.spec.latent_shape(seconds, multiple_of(parts.unet))
-    return channels, loop_frames(parts, seconds) if loop else frames, bins
-
-
 def over_time(
     parts: Components,
     denoisers: Sequence[Denoiser],

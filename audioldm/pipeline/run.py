@@ -1,7 +1,4 @@
-"""One use of the sampler, for generation and for every edit, and one for many clips.
-
-B batch, C channels, T latent frames, F bins, N samples.
-"""
+"""One use of the sampler, and one for many clips.   B batch, C channels, T latent frames, F bins, N samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +20,10 @@ from audioldm.diffusion.samplers import SAMPLERS, ddim_invert
 from audioldm.diffusion.table import choose
 from audioldm.diffusion.windows import shares_of
 from audioldm.errors import AudioLDMError
+from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
-from audioldm.pipeline.longform import latent_shape, over_time
+from audioldm.pipeline.longform import loop_frames, over_time
 
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)"""
@@ -58,7 +56,8 @@ class Run:
         warn_of_student(parts.defaults, settings)
         choose(SAMPLERS, settings.sampler, "sampler")
         sigmas = choose(GRIDS, settings.grid, "grid")(parts.schedule, settings.steps)
-        shape = shape or latent_shape(parts, settings.seconds, loop=loop)
+        channels, frames, bins = parts.spec.latent_shape(settings.seconds, multiple_of(parts.unet))
+        shape = shape or (channels, loop_frames(parts, settings.seconds) if loop else frames, bins)
         noise = PerSample(seeds, shape, parts.device)
         return cls(parts, settings, noise, sigmas, guidance, on_step)
 

@@ -19,13 +19,9 @@ def mel_decibels(wave: npt.NDArray[np.float32], spec: AudioSpec) -> npt.NDArray[
 
 
 def mel_position(hertz: npt.ArrayLike, spec: AudioSpec) -> npt.NDArray[np.float64]:
-    """Where ``hertz`` lies among the bands 0 .. F-1 of Slaney's mel scale (see ``slaney``)."""
-    low, high = slaney(spec.fmin), slaney(spec.fmax)
-    return np.asarray((slaney(hertz) - low) / (high - low) * (spec.mels + 1) - 1)
-
-
-def slaney(hertz: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Slaney's mel: 200/3 Hz per mel to 1 kHz, then 27 mels per factor of 6.4.   Auditory Toolbox, 1998."""
-    value = np.asarray(hertz, dtype=np.float64)
+    """Where ``hertz`` lies among the bands 0 .. F-1 of Slaney's mel scale.   Auditory Toolbox, 1998."""
+    value = np.concatenate([[spec.fmin, spec.fmax], np.ravel(hertz)])
+    # 200/3 Hz per mel to 1 kHz, then 27 mels per factor of 6.4
     upper = 15 + 27 * np.log(np.maximum(value, 1000) / 1000) / np.log(6.4)
-    return np.where(value < 1000, value * 3 / 200, upper)
+    low, high, *mels = np.where(value < 1000, value * 3 / 200, upper)
+    return np.reshape((np.array(mels) - low) / (high - low) * (spec.mels + 1) - 1, np.shape(hertz))

@@ -59,8 +59,7 @@ def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, gen
 def fitted(magnitude: Tensor, mel: Tensor, spec: AudioSpec, steps: int) -> Tensor:
     """Magnitudes (B, K, T) scaled until their bands are the log-mel's (B, 1, T, F): m <- m * W'(target / W m) / W'1.
 
-    The multiplicative update of Lee & Seung 2001 (divergence), with W the mel filter bank: never negative, and it
-    starts from a sound's own fine structure where a pseudo-inverse would be flat.   What lies in no band (0 Hz) goes.
+    Lee & Seung 2001 (divergence), W the filter bank: from a sound's own fine structure, where a pseudo-inverse is flat.
     """
     bank = filterbank(spec).to(mel)
     target, share = energies(mel, spec)[:, 0].transpose(1, 2), bank.sum(0)[:, None].clamp(min=1e-8)
