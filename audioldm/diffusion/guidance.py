@@ -85,10 +85,8 @@ def interval(guided: Denoiser, cond: Denoiser, *, low: float, high: float) -> De
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         inside = (sigma >= low) & (sigma <= high)
-        if bool(inside.all()):
-            return guided(x, sigma)
-        if not bool(inside.any()):
-            return cond(x, sigma)
+        if bool((inside == inside[0]).all()):
+            return (guided if bool(inside[0]) else cond)(x, sigma)
         return torch.where(spread(inside, x).bool(), guided(x, sigma), cond(x, sigma))
 
     return denoise

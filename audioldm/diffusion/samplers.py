@@ -292,12 +292,7 @@ def adaptive(
     # each sample has its own level and step, so its result does not depend on its batch
     ends = torch.tensor([sigma for sigma in sigmas if sigma > 0], dtype=torch.float64).log().to(x)
     now, end = ends[0].expand(len(x)).clone(), ends[-1]
-    step = (end - now) / 10
-
-    def slope_at(x: Tensor, logs: Tensor) -> Tensor:
-        return x - denoise(x, logs.exp())
-
-    first = slope_at(x, now)
+    step, first = (end - now) / 10, x - denoise(x, now.exp())
     for i in range(most):
         if bool((now <= end).all()):
             return denoise(x, now.exp()) if sigmas[-1] == 0 else x
@@ -307,7 +302,7 @@ def adaptive(
         slopes, h = [first], spread(step, x)
         for weights, place in zip(STAGES, PLACES, strict=True):
             new = x + h * weighted_sum(weights, slopes)
-            slopes.append(slope_at(new, now + place * step))
+            slopes.append(new - denoise(new, (now + place * step).exp()))
         scale = atol + rtol * torch.maximum(x.abs(), new.abs())
         error = (h * weighted_sum(ERROR, slopes) / scale).flatten(1).square().mean(1).sqrt()
         good = error <= 1

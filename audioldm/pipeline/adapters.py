@@ -36,9 +36,8 @@ def parse(named: Named) -> tuple[Path, float]:
 def adapt(parts: Components, named: Sequence[Named]) -> None:
     """Run ``parts`` with these adapters and no others; every weight becomes W + sum of weight * delta(W).
 
-    They are merged, so nothing runs slower; none at all is the model itself again, bit for bit.   A student's file says
-    how it is sampled by default.   Warns where one was trained on other weights.   Raises AudioLDMError where one does
-    not fit; the pipeline is then without adapters.
+    They are merged; none at all is the model itself again, bit for bit.   A student's file says how it is sampled.
+    Warns of other base weights.   Raises AudioLDMError where one does not fit; the pipeline is then without adapters.
     """
     release(parts)
     if not named:

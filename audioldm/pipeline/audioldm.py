@@ -44,7 +44,8 @@ class AudioLDM(Components):
         """
         run = Run.of(self, seeds, loop=loop, **options)
         # 1. Encode the prompts, and the one to steer away from.
-        conditions = encode(self, prompts, run.settings.negative, timeline, seeds=seeds)
+        frames = run.noise.shape[1]
+        conditions = encode(self, prompts, run.settings.negative, timeline, frames=frames, seeds=seeds)
         # 2. Draw noise for the latent, each clip from its own seed.
         noise = run.start()
         # 3. Sample: step by step down the noise levels, under the conditions.
@@ -66,7 +67,7 @@ class AudioLDM(Components):
         settings, frames, window = run.settings, run.noise.shape[1], window_frames(self)
         if SAMPLERS[settings.sampler.partition(":")[0]].calls != "1":
             raise AudioLDMError(f"sampler={settings.sampler} cannot stream.", "Use one of one call a step.")
-        conditions = encode(self, [prompt], settings.negative, timeline)
+        conditions = encode(self, [prompt], settings.negative, timeline, frames=frames)
         if frames <= window:
             latent = run.sample(run.denoiser(conditions), run.start())
             yield decode(self, latent, seconds=settings.seconds, refine_phase=settings.refine_phase)[0]
@@ -101,7 +102,7 @@ class AudioLDM(Components):
     ) -> "AudioLDM":  # fmt: skip
         """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
 
-        ``choices`` are those of ``convert.model.Choices``: heads, weights, tokenizer.   Raises AudioLDMError.
+        ``choices`` are those of ``convert.model.Choices``.   Raises AudioLDMError.
         """
         check_mode(mode)
         return cls(**vars(open_model(ref, **choices))).to(device, dtype, mode=mode)
@@ -111,8 +112,7 @@ class AudioLDM(Components):
     ) -> "AudioLDM":
         """Move the nets and choose how they run (see ``engines``); the text encoders and the sampler stay in float32.
 
-        ``dtype`` is the type of U-Net, VAE and vocoder; for None it is the mode's own.   After weights were changed in
-        place under another mode than "exact", call it again.
+        ``dtype`` None is the mode's own.   After weights were changed in a mode but "exact", call it again.
         """
         self.engine.to(device, dtype, mode)
         if self.token_encoder is not None:

@@ -11,9 +11,12 @@ from torch.nn import functional as nnf
 from audioldm.batch import Condition
 from audioldm.components import Components
 from audioldm.diffusion.edit import slerp
+from audioldm.diffusion.windows import shares_of
 from audioldm.errors import AudioLDMError
 from audioldm.pipeline.spans import Span
 from audioldm.signal.level import normalise_peak
+
+FADE = 0.5  # seconds over which neighbouring prompts of a timeline cross-fade
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,15 @@ class Conditions:
 
     rows: tuple[Condition, ...]
     empty: Condition
-    timeline: tuple[Span, ...] = ()
+    shares: Tensor | None = None  # (P, T) how much each counts in every frame
 
 
 @torch.no_grad()
 def encode(
     parts: Components, prompts: str | Condition | Sequence[str | Condition], negative: str = "",
-    timeline: Sequence[Span] | None = None, *, seeds: Sequence[int] = (),
+    timeline: Sequence[Span] | None = None, *, frames: int = 0, seeds: Sequence[int] = (),
 ) -> Conditions:  # fmt: skip
-    """Prompts (or ready conditions of one row) to B rows; ``timeline`` is what all rows follow instead.
+    """Prompts (or ready conditions of one row) to B rows; all may follow a ``timeline`` over latent frames instead.
 
     A model's prior draws from ``seeds`` the vector of a sound that a text may mean; without them texts stay texts.
     """
@@ -54,7 +57,8 @@ def encode(
         rows = drawn(both.rows(slice(1, None)).trimmed(), [isinstance(prompt, str) for prompt in prompts])
         return Conditions((rows,), empty)
     spans = [drawn(parts.encode_text([span.prompt]).repeat(count), [True] * count) for span in timeline]
-    return Conditions(tuple(spans), empty, tuple(timeline))
+    seconds = [(span.begin, span.end) for span in timeline]
+    return Conditions(tuple(spans), empty, shares_of(seconds, frames, parts.spec.seconds_per_latent, FADE))
 
 
 def between(parts: Components, condition: Condition, other: Tensor, share: float) -> Condition:

@@ -65,7 +65,7 @@ class Canvas:
 
     def conditions(self, prompt: Prompt) -> Conditions:
         words, spans = (prompt, None) if isinstance(prompt, str | Condition) else ("", prompt)
-        return encode(self.run.parts, [words], self.run.settings.negative, spans)
+        return encode(self.run.parts, [words], self.run.settings.negative, spans, frames=self.latent.shape[2])
 
     def mask(self, regions: Regions) -> Tensor:
         """(T, 1), 1 in ``regions``; frames beyond the sound's end are as its last one.   Raises AudioLDMError."""
@@ -118,8 +118,9 @@ def check_regions(regions: Regions, seconds: float) -> None:
         if not 0 <= begin < end:
             raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
         if begin >= seconds:
-            after = f"region {begin:g}-{end:g} s begins after the sound's {seconds:g} s."
-            raise AudioLDMError(after, "Use audioldm edit continue.")
+            raise AudioLDMError(
+                f"region {begin:g}-{end:g} s is after the sound.", "Use audioldm edit continue."
+            )
 
 
 def transfer(
@@ -166,8 +167,7 @@ def outpaint(
     size, head, end = len(wave), parts.spec.samples(before), parts.spec.samples(after)
     # the encoder is given the sound mirrored at its ends instead of a sudden silence; the mirror is then made anew
     mirrored = torch.cat([wave, wave.flip(0)])[torch.arange(-head, size + end) % (2 * size)]
-    canvas = Canvas.of(parts, mirrored, **options)
-    rate = parts.spec.rate
+    canvas, rate = Canvas.of(parts, mirrored, **options), parts.spec.rate
     new = [(0.0, before), (before + size / rate, (head + size + end) / rate)]
     regions = [region for region in new if region[1] > region[0]]
     latent = canvas.filled(prompt, canvas.mask(regions), rounds)
@@ -197,12 +197,11 @@ def morph(
     # both are inverted under their own prompt (or CLAP embedding), mixed on the great arc, and denoised under both
     sigmas = run.tail(strength)
     path = torch.linspace(0, 1, frames) if at is None else torch.full((frames,), at)
-    waves = first[:length], second[:length]
-    pairs = zip(waves, prompts, strict=True)
+    pairs = zip((first[:length], second[:length]), prompts, strict=True)
     texts = [canvas.conditions(sound_condition(parts, w) if prompt == "" else prompt) for w, prompt in pairs]
     rows = tuple(conditions.rows[0] for conditions in texts)
     noisy = run.invert(canvas.latent, rows[0], sigmas), run.invert(other.latent, rows[1], sigmas)
-    both = run.denoiser(Conditions(rows, texts[0].empty), sigmas=sigmas, shares=torch.stack([1 - path, path]))
+    both = run.denoiser(Conditions(rows, texts[0].empty, torch.stack([1 - path, path])), sigmas=sigmas)
     x = edit.slerp(*noisy, path[:, None].to(noisy[0]))
     share = nnf.interpolate(path[None, None], length, mode="linear", align_corners=True)[0, 0]
     return canvas.raw(run.sample(both, x, sigmas)) / (canvas.gain ** (1 - share) * other.gain**share)
@@ -260,18 +259,15 @@ def denoise(
 ) -> Tensor:  # fmt: skip
     """Turn noise down: first what is always there, then what the model does not believe in under ``prompt``.
 
-    The steady part is taken off each band.   SDEdit away from NOISE_PROMPT then gives a cleaner mel, and where a band
-    of it is quieter than the round trip, the sound is turned down.   Phases stay, nothing is added; ``resynthesise``
-    gives the model's sound instead.   Strength 0 is the first half alone, and the default:
-    `recipes.embedded.release_checks.edits` says whether a model earns more.
+    SDEdit away from NOISE_PROMPT gives a cleaner mel, and where a band of it is quieter than the round trip, the sound
+    is turned down; phases stay, but ``resynthesise`` gives the model's sound.   Strength 0 is the first half alone.
     """
     SHARE.check("strength", strength)
     guidance = options.get("guidance_config")
     if guidance is None or guidance.weak is None:  # which steers away from the weak model instead
         options["negative"] = options.get("negative") or NOISE_PROMPT
     mel = mel_of(parts, wave.float())
-    # The noise's own power fluctuates: its mean is above the tenth quantile of each band over time, by 9.8 dB for one
-    # bin of white noise and less for a band of many; 6 dB are added, as minimum statistics does (Martin 2001).
+    # the noise's mean is above its tenth quantile over time, by 9.8 dB for a bin and less for a band (Martin 2001)
     noise = mel.quantile(0.1, dim=2, keepdim=True) + QUANTILE_TO_MEAN
     # spectral subtraction (Boll 1979)
     rest = ((2 * mel).exp() - (2 * noise).exp()).clamp(min=1e-12).log() / 2

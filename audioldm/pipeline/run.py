@@ -18,7 +18,6 @@ from audioldm.diffusion.noise import PerSample
 from audioldm.diffusion.prediction import Denoiser
 from audioldm.diffusion.samplers import SAMPLERS, ddim_invert
 from audioldm.diffusion.table import choose
-from audioldm.diffusion.windows import shares_of
 from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import multiple_of
 from audioldm.pipeline.conditions import Conditions
@@ -30,7 +29,6 @@ OnStep = Callable[[int, int], None]
 SILENT = 0.02  # peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training
 STRIDE = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: small seeds do not meet those of further draws
 MOST_SEEDS = 2**62
-FADE = 0.5  # seconds over which neighbouring prompts of a timeline cross-fade
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,14 @@ class Run:
         return latent + sigmas[0].float() * self.noise() if len(sigmas) > 1 else latent
 
     def denoiser(
-        self, conditions: Conditions, *, loop: bool = False, sigmas: Tensor | None = None, shares: Tensor | None = None,
+        self, conditions: Conditions, *, loop: bool = False, sigmas: Tensor | None = None,
         wrap: Callable[[Denoiser], Denoiser] = lambda denoise: denoise,
     ) -> Denoiser:  # fmt: skip
-        """The guided net under ``conditions``, for any number of frames; ``wrap`` goes around it in each window.
-
-        ``sigmas`` is the part of the grid that it is used on, None all; ``shares`` (P, T) says how much each condition
-        counts in each frame, None as the timeline says.
-        """
-        spec, grid = self.parts.spec, self.sigmas if sigmas is None else sigmas
+        """The guided net under ``conditions`` on ``sigmas`` of the grid, for any length; ``wrap`` goes around it."""
+        grid = self.sigmas if sigmas is None else sigmas
         steer = partial(self.guidance.steer, self.parts, scale=self.settings.guidance, sigmas=grid)
         guided = [wrap(steer(condition, conditions.empty)) for condition in conditions.rows]
-        if shares is None and conditions.timeline:
-            spans = [(span.begin, span.end) for span in conditions.timeline]
-            shares = shares_of(spans, self.noise.shape[1], spec.seconds_per_latent, FADE)
-        return over_time(self.parts, guided, self.noise.shape[1], shares=shares, loop=loop)
+        return over_time(self.parts, guided, self.noise.shape[1], shares=conditions.shares, loop=loop)
 
     def sample(
         self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, *, rounds: int = 1
