@@ -193,16 +193,20 @@ def separated(path: Path, rows: Sequence[str], text: Collection[str]) -> Table:
             # where the last column is free text, all from there on are one, unless quoted
             if len(cells) > len(columns) and columns[last] in text and '"' not in rows[number - 1]:
                 cells[last:] = [separator.join(raw[last:]).strip().rstrip(separator)]
-            sizes = f"{len(cells)} cells for {len(columns)} columns"
-            if not fault and len(cells) < len(columns):
-                fault = f"a short row: {sizes}"
-            elif not fault and any(cells[len(columns) :]):
-                fault = f'{sizes}: put quotation marks round a text with "{separator}" in it'
+            fault = fault or misshapen(cells, len(columns), separator)
             values = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
             (table.omitted if fault else table.records).append(Record(f"{path}:{number}", values, fault))
     if table.records:
         warn_of_blank(blank, path)
     return table
+
+
+def misshapen(cells: Sequence[str], width: int, separator: str) -> str:
+    """Why cells do not make a row of so many columns; "" if they do, empty ones beyond the last aside."""
+    sizes = f"{len(cells)} cells for {width} columns"
+    if len(cells) < width:
+        return f"a short row: {sizes}"
+    return f'{sizes}: put quotation marks round a text with "{separator}" in it' if any(cells[width:]) else ""
 
 
 def header(rows: Sequence[str]) -> tuple[int, str]:

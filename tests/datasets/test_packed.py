@@ -56,6 +56,12 @@ def test_a_mirror_becomes_files_with_all_captions(mirror, tmp_path, command, cap
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert packed.datasets_rows(mirror, to=tmp_path / "out", source="audiocaps", findings=[]) == rows
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    (mirror / "data/test-00000-of-00001.parquet").rename(mirror / "data/all.parquet")
+    others = packed.datasets_rows(mirror, to=tmp_path / "out", source="audiocaps", val=0, test=0, findings=[])
+    assert [row.split for row in others] == ["train", "train", "train", "val"], (
+        "by hash where no name says it"
+    )
+    (mirror / "data/all.parquet").rename(mirror / "data/test-00000-of-00001.parquet")
     words = ("--to", tmp_path / "x", "-o", tmp_path / "m.jsonl", "--json")
     assert command("data", "prepare", "parquet", mirror, *words) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"test": 1, "train": 2, "val": 1}

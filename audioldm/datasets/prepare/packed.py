@@ -31,6 +31,7 @@ MAGIC = {
     b"FORM": ".aiff",
     b"\xff": ".mp3",
 }
+NO_SOUND = "no sound in this row"
 BATCH = 16  # parquet rows in memory at once
 
 
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
     audio: Any
     fields: Mapping[str, Any] = {}
     split: str = ""
-    fault: str = "no sound in this row"
+    fault: str = NO_SOUND
 
     def texts(self, names: Sequence[str]) -> tuple[str, ...]:
         cells = [self.fields.get(name) for name in names]
@@ -50,18 +51,6 @@ class Sample(NamedTuple):
 
     def first(self, *names: str, default: str = "") -> str:
         return next((str(self.fields[name]) for name in names if self.fields.get(name)), default)
-
-
-def sample_of(where: str, line: dict[str, Any], column: str, split: str, folder: Path) -> Sample:
-    """One line of a table with an audio column; a sound that it only names is read below ``folder``."""
-    path, audio = line[column]["path"], line.pop(column)["bytes"]
-    if audio is None and path:
-        path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
-        try:
-            audio = inside(folder, path, where=where).read_bytes()
-        except (AudioLDMError, OSError) as error:
-            return Sample(where, None, line, split, str(error))
-    return Sample(where, audio, line, split)
 
 
 def tar_rows(
@@ -142,25 +131,38 @@ def opened(name: str, column: str) -> Iterator[Sample]:
     cache = place if place.is_dir() else Path(datasets.config.HF_CACHE_HOME)
     loads = {file: partial(packed, data_files=str(file)) for file in files} or {Path(name): whole}
     for file, load in loads.items():
-        kind = next((word for word in (file.name.split("-")[0], file.parent.name) if word in SPLIT_NAMES), "")
+        kind = file.name.split("-")[0]
+        kind = kind if kind in SPLIT_NAMES else file.parent.name
         try:
             splits = load()
-            parts = splits if isinstance(splits, dict) else {kind or str(splits.split or ""): splits}
-            for split, part in parts.items():
-                if column not in part.column_names:
-                    what = f"{file} has no column {column!r}; it has {list(part.column_names)}."
-                    raise AudioLDMError(what, "Name it with --audio-column.")
-                part = part.cast_column(column, datasets.Audio(decode=False))
-                names = {key: of for key, of in part.features.items() if isinstance(of, datasets.ClassLabel)}
-                for number, line in enumerate(part):
-                    line |= {key: of.int2str(line[key]) for key, of in names.items() if line[key] is not None}
-                    yield sample_of(
-                        f"{file}:{split}:{number}", line, column, split, file.parent if files else cache
-                    )
+            if not isinstance(splits, dict):
+                splits = {kind if files else str(splits.split): splits}
+            for split, part in splits.items():
+                yield from rows_in(part, f"{file}:{split}", column, split, file.parent if files else cache)
         except AudioLDMError:
             raise
         except Exception as error:  # the library raises whatever its readers raise
             yield Sample(str(file), None, fault=f"`datasets` cannot open it: {error}")
+
+
+def rows_in(part: Any, where: str, column: str, split: str, folder: Path) -> Iterator[Sample]:
+    """The rows of one split; a sound that a row only names is read below ``folder``."""
+    datasets = needed("datasets")
+    if column not in part.column_names:
+        what = f"{where} has no column {column!r}; it has {list(part.column_names)}."
+        raise AudioLDMError(what, "Name it with --audio-column.")
+    part = part.cast_column(column, datasets.Audio(decode=False))
+    names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for number, line in enumerate(part):
+        line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
+        (path, audio), fault = map(line.pop(column).get, ("path", "bytes")), ""
+        if audio is None and path:
+            path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+            try:
+                audio = inside(folder, path, where=where).read_bytes()
+            except (AudioLDMError, OSError) as error:
+                fault = str(error)
+        yield Sample(f"{where}:{number}", audio, line, split, fault or NO_SOUND)
 
 
 def needed(module: str) -> Any:

@@ -57,13 +57,7 @@ def fetch(rows: Sequence[Row], folder: str | Path, *, address: str = ADDRESS) ->
     folder.mkdir(parents=True, exist_ok=True)
     files = [Path(f"{Path(row.path).name}.flac") for row in rows if not Path(row.path).is_file()]
     files = [file for file in files if not inside(folder, file.name).is_file()]
-    gone, findings, in_a_row = dict[str, str](), list[Finding](), 0
-    for line in lines(read_text(folder / JOURNAL)) if (folder / JOURNAL).is_file() else []:
-        with suppress(
-            ValueError, KeyError, TypeError, RecursionError
-        ):  # a killed run may have cut a line off
-            entry = json.loads(line)
-            gone[str(entry["clip"])] = str(entry["why"])
+    gone, findings, in_a_row = known(folder / JOURNAL), list[Finding](), 0
     with open(folder / JOURNAL, "a", encoding="utf-8") as journal:
         for file in counted(files, "clips"):
             why = gone.get(file.name) or attempt(file.stem, folder, address)
@@ -78,6 +72,16 @@ def fetch(rows: Sequence[Row], folder: str | Path, *, address: str = ADDRESS) ->
                 what = f"{GIVE_UP} clips in a row could not be had: {why}"
                 raise AudioLDMError(what, "The same command goes on later.", code=1)
     return findings
+
+
+def known(journal: Path) -> dict[str, str]:
+    """clip -> why it is gone for good; a line that a killed run cut off is passed over."""
+    out = dict[str, str]()
+    for line in lines(read_text(journal)) if journal.is_file() else []:
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            entry = json.loads(line)
+            out[str(entry["clip"])] = str(entry["why"])
+    return out
 
 
 def attempt(name: str, folder: Path, address: str) -> str:
