@@ -73,7 +73,7 @@ class MapControl:
 
 @dataclass(frozen=True)
 class AudioPromptControl:
-    """A sound (its CLAP vector (1, D)) that the U-Net attends to beside the words."""
+    """A sound (its CLAP vector, (1, D) or (B, D)) that the U-Net attends to beside the words."""
 
     net: IPAdapter
     vector: Tensor
@@ -81,10 +81,29 @@ class AudioPromptControl:
     source: str = ""
 
     def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
-        """``call`` with the sound attended to by its first ``rows``."""
+        """``call`` with the sound attended to by its first ``rows`` (None: all).   arXiv:2308.06721 eq. 5."""
         if self.scale == 0 or rows == 0:
             return call
-        return self.net.around(call, unet, self.vector, self.scale, rows)
+        net, attentions = self.net, nets.second_attentions(unet)
+        if nets.widths_of(unet) != list(net.config.widths):
+            raise ValueError("this IP-Adapter was trained for another U-Net")
+
+        def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
+            # as many as rows of the call, such as the two of guidance
+            sound = net.norm(net.project(self.vector.to(x).repeat(len(x) // len(self.vector), 1)))
+            led = torch.arange(len(x), device=x.device) < (len(x) if rows is None else rows)
+            share = self.scale * led.to(x)[:, None, None]
+            handles = [
+                attention.register_forward_hook(net.hook(i, sound, share), with_kwargs=True)
+                for i, attention in enumerate(attentions)
+            ]
+            try:  # any keyword makes a recorded or compiled U-Net step aside: it would run without the hooks
+                return call(x, t, condition, **{"cross_attention_kwargs": {}, **residuals})
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+        return called
 
     def settings(self) -> dict[str, Any]:
         return {"sound": self.source, "scale": self.scale, "net": "IPAdapter"}

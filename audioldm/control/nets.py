@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import Component
-from audioldm.nets.unet import LatentUNet, NetCall, kind_of
+from audioldm.nets.unet import LatentUNet, kind_of
 
 Residuals = dict[str, Any]
 """Keywords of the U-Net: down_block_additional_residuals, mid_block_additional_residual, or the intrablock ones."""
@@ -184,29 +184,6 @@ class IPAdapter(Component):
         self.norm = nn.LayerNorm(width)
         self.to_k = nn.ModuleList(nn.Linear(width, inner, bias=False) for inner in widths)
         self.to_v = nn.ModuleList(zeroed(nn.Linear(width, inner, bias=False)) for inner in widths)
-
-    def around(
-        self, call: NetCall, unet: LatentUNet, vector: Tensor, scale: float = 1.0, rows: int | None = None
-    ) -> NetCall:
-        """``call`` with the sound ``vector`` (B or 1, D) attended to, in its first ``rows`` (None: all).   Eq. 5."""
-        attentions = second_attentions(unet)
-        if widths_of(unet) != list(self.config.widths):
-            raise ValueError("this IP-Adapter was trained for another U-Net")
-
-        def called(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Tensor:
-            # as many as rows of the call, such as the two of guidance
-            sound = self.norm(self.project(vector.to(x).repeat(len(x) // len(vector), 1)))
-            led = torch.arange(len(x), device=x.device) < (len(x) if rows is None else rows)
-            hooks = [self.hook(i, sound, scale * led.to(x)[:, None, None]) for i in range(len(attentions))]
-            pairs = zip(attentions, hooks, strict=True)
-            handles = [part.register_forward_hook(hook, with_kwargs=True) for part, hook in pairs]
-            try:  # any keyword makes a recorded or compiled U-Net step aside: it would run without the hooks
-                return call(x, t, condition, **{"cross_attention_kwargs": {}, **residuals})
-            finally:
-                for handle in handles:
-                    handle.remove()
-
-        return called
 
     def hook(self, index: int, sound: Tensor, scale: Tensor) -> Callable[..., Tensor]:
         """Add the attention on the sound's tokens (B, M, width) to the answer of attention ``index``."""

@@ -6,6 +6,7 @@ from diffusers import UNet2DConditionModel
 from torch import Generator, Tensor
 
 from audioldm.batch import Condition, LatentBatch
+from audioldm.control.controls import AudioPromptControl
 from audioldm.control.maps import known, pictures
 from audioldm.control.nets import ControlNet, IPAdapter, T2IAdapter, joined, widths_of
 from audioldm.convert.reference import open_model
@@ -59,7 +60,7 @@ class ControlTraining(LatentDiffusion):
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
         if isinstance(self.control, IPAdapter):
-            around: NetCall = self.control.around(call, self.unet, batch.audio)
+            around: NetCall = AudioPromptControl(self.control, batch.audio).around(call, self.unet)
             return around
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")

@@ -158,7 +158,7 @@ class Training:
         if self.adapter is not None:
             return call
         if self.name == IP_ADAPTER:
-            around: NetCall = net.around(call, self.pipe.unet, self.data["audio"][index])
+            around: NetCall = AudioPromptControl(net, self.data["audio"][index]).around(call, self.pipe.unet)
             return around
         picture = self.pictures[index].float().expand(-1, -1, -1, self.pipe.spec.mels)
 
