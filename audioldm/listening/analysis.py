@@ -26,41 +26,32 @@ AGREEMENT: dict[Task, Scale] = {"ab": "ordinal", "abx": "nominal", "mushra": "in
 """Scale of Krippendorff's alpha; that of quality and relevance is ordinal."""
 STRENGTH_DRAWS = 2000
 Names = tuple[str, ...]  # a system, or a sorted pair
+Answer = dict[str, Any]  # an event of the log, with the versions behind the buttons in their order
 Row = dict[str, Any]
 """a system or a pair: name, mean with its 95 % interval from low to high, n answers, and p where there is a test"""
 
 
-@dataclass
-class Judgement:
-    """One answer, unblinded.   ``versions`` are in the order of the buttons."""
+def values_of(item: Answer) -> dict[Names, float]:
+    """ab: 1 where the pair's first is preferred, 0.5 for no difference.  abx: 1 where X is named.  Else scores."""
+    answer, versions = item["answer"], item["versions"]
+    if item["task"] not in PAIRED:
+        scores = answer if isinstance(answer, list) else [answer]
+        return {(name,): float(score) for name, score in zip(versions, scores, strict=True)}
+    pair = tuple(sorted(set(versions)))
+    if answer == "tie":
+        return {pair: 0.5}
+    right = pair[0] if item["task"] == "ab" else versions[2]
+    return {pair: float(versions["AB".index(answer)] == right)}
 
-    rater: int
-    kind: Kind
-    task: Task
-    prompt: str
-    versions: tuple[str, ...]
-    answer: Any
-    seconds: float | None = None
 
-    @property
-    def values(self) -> dict[Names, float]:
-        """ab: 1 where the pair's first is preferred, 0.5 for no difference.  abx: 1 where X is named.  Else scores."""
-        if self.task not in PAIRED:
-            scores = self.answer if isinstance(self.answer, list) else [self.answer]
-            return {(name,): float(score) for name, score in zip(self.versions, scores, strict=True)}
-        pair = tuple(sorted(set(self.versions)))
-        if self.answer == "tie":
-            return {pair: 0.5}
-        right = pair[0] if self.task == "ab" else self.versions[2]
-        return {pair: float(self.versions["AB".index(self.answer)] == right)}
-
-    @property
-    def passed(self) -> bool:
-        """Whether a catch trial got its right answer."""
-        if self.task == "ab":
-            return self.answer != "tie" and not self.versions["AB".index(self.answer)].startswith(DAMAGED)
-        [value] = self.values.values()
-        return value == 1 if self.task == "abx" else value <= POOR_SCORE
+def passed(item: Answer) -> bool:
+    """Whether a catch trial got its right answer."""
+    if item["task"] == "ab":
+        return item["answer"] != "tie" and not item["versions"]["AB".index(item["answer"])].startswith(
+            DAMAGED
+        )
+    [value] = values_of(item).values()
+    return value == 1 if item["task"] == "abx" else value <= POOR_SCORE
 
 
 @dataclass
@@ -68,28 +59,28 @@ class Screened:
     """A rater with the judgements, and why they do not count, if they do not."""
 
     rater: Rater
-    judgements: list[Judgement]
+    judgements: list[Answer]
     reasons: list[str] = field(default_factory=list)
 
-    def of_kind(self, kind: Kind) -> list[Judgement]:
-        return [item for item in self.judgements if item.kind == kind]
+    def of_kind(self, kind: Kind) -> list[Answer]:
+        return [item for item in self.judgements if item["kind"] == kind]
 
     @property
     def device(self) -> str:
-        simulated = any(event.get("source") == "simulated" for event in self.rater.answers)
+        simulated = any(item.get("source") == "simulated" for item in self.judgements)
         return "simulated" if simulated else self.rater.device
 
     @property
     def catches(self) -> tuple[int, int]:
         """Trials with a right answer: passed, asked."""
         asked = self.of_kind("catch")
-        return sum(item.passed for item in asked), len(asked)
+        return sum(map(passed, asked)), len(asked)
 
     def row(self) -> dict[str, Any]:
-        seconds = [item.seconds for item in self.judgements if item.seconds is not None]
+        seconds = [item["seconds"] for item in self.judgements if item.get("seconds") is not None]
         return {
             "rater": self.rater.number, "name": self.rater.name, "device": self.device,
-            "answers": sum(item.kind != "training" for item in self.judgements),
+            "answers": sum(item["kind"] != "training" for item in self.judgements),
             "of": sum(trial.kind != "training" for trial in self.rater.trials),
             "catches": "{}/{}".format(*self.catches),
             "median_seconds": float(np.median(seconds)) if seconds else None,
@@ -102,14 +93,8 @@ def screen(test: Test, *, keep_all: bool = False) -> tuple[list[Screened], int]:
     raters, answered = dict[int, Rater](), list[Screened]()
     _, cut = answers_of(test, raters)
     for rater in raters.values():
-        judgements = [
-            Judgement(
-                rater.number, event["kind"], event["task"], event["prompt"],
-                tuple(test.clips[name]["version"] for name in event["stimuli"]),
-                event["answer"], event.get("seconds"),
-            )
-            for event in rater.answers
-        ]  # fmt: skip
+        blind = [(event, [test.clips[name] for name in event["stimuli"]]) for event in rater.answers]
+        judgements = [{**event, "versions": [clip["version"] for clip in clips]} for event, clips in blind]
         if judgements:
             answered.append(Screened(rater, judgements))
             answered[-1].reasons = [] if keep_all else reasons(answered[-1], test)
@@ -120,7 +105,7 @@ def reasons(screened: Screened, test: Test) -> list[str]:
     """Why not to count a rater; an unfinished session is no reason."""
     ok, asked = screened.catches
     main = screened.of_kind("main")
-    pages = [item.values[str(test.design.reference),] for item in main if item.task == "mushra"]
+    pages = [values_of(item)[str(test.design.reference),] for item in main if item["task"] == "mushra"]
     low = sum(score < HIDDEN_REFERENCE for score in pages)
     rules = {
         f"passed {ok} of {asked} catch trials": ok < CATCH_SHARE * asked,
@@ -128,8 +113,8 @@ def reasons(screened: Screened, test: Test) -> list[str]:
         f"rated the hidden reference below {HIDDEN_REFERENCE} on {low} of {len(pages)} pages":
             low > HIDDEN_REFERENCE_SHARE * len(pages),
     }  # fmt: skip
-    for task, count in Counter(item.task for item in main).items():
-        constant = len({str(item.answer) for item in main if item.task == task}) == 1
+    for task, count in Counter(item["task"] for item in main).items():
+        constant = len({str(item["answer"]) for item in main if item["task"] == task}) == 1
         rules[f"gave one answer to all {count} trials of {task}"] = constant and count >= CONSTANT_FROM
     return [reason for reason, holds in rules.items() if holds]
 
@@ -149,18 +134,18 @@ class Outcome:
 
 
 def outcome(
-    task: Task, judgements: Sequence[Judgement], *, resamples: int, rng: np.random.Generator
+    task: Task, judgements: Sequence[Answer], *, resamples: int, rng: np.random.Generator
 ) -> Outcome | None:
     """Analyse the main trials of one task; None where there are none."""
-    main = [item for item in judgements if item.kind == "main" and item.task == task]
+    main = [item for item in judgements if item["kind"] == "main" and item["task"] == task]
     if not main:
         return None
-    raters, prompts = (sorted({getattr(item, side) for item in main}) for side in ("rater", "prompt"))
+    raters, prompts = (sorted({item[side] for item in main}) for side in ("rater", "prompt"))
     tables: dict[Names, Floats] = {}
     for item in main:
-        for names, value in item.values.items():
+        for names, value in values_of(item).items():
             table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
-            table[raters.index(item.rater), prompts.index(item.prompt)] = value
+            table[raters.index(item["rater"]), prompts.index(item["prompt"])] = value
     tables = dict(sorted(tables.items()))
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
     draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)

@@ -143,14 +143,15 @@ def save(test: Test, result: Result, folder: Path) -> Path:
 
 def answers_csv(result: Result) -> str:
     head = ["rater", "counted", "kind", "task", "prompt", "versions", "answer", "seconds"]
-    rows = [
-        [
-            item.rater, int(not screened.reasons), item.kind, item.task, item.prompt, " ".join(item.versions),
-            " ".join(map(str, item.answer)) if isinstance(item.answer, list) else item.answer, item.seconds,
-        ]
-        for screened in result.raters
-        for item in screened.judgements
-    ]  # fmt: skip
+    rows = []
+    for screened in result.raters:
+        for item in screened.judgements:
+            answer, versions = item["answer"], " ".join(item["versions"])
+            answer = " ".join(map(str, answer)) if isinstance(answer, list) else answer
+            what = [item[name] for name in ("kind", "task", "prompt")]
+            rows.append(
+                [item["rater"], int(not screened.reasons), *what, versions, answer, item.get("seconds")]
+            )
     return csv_text(head, rows)
 
 

@@ -193,7 +193,7 @@ def test_names_cannot_break_the_page_become_formulas_or_steer_a_terminal(study, 
     answer_all(run, lambda trial: "A", name="<img src=x onerror=y>")
     result = analyse(run.test, resamples=300)
     for item in result.raters[0].judgements:
-        item.prompt = "=1+1\x1b[2J"
+        item["prompt"] = "=1+1\x1b[2J"
     rows = list(csv.DictReader(answers_csv(result).splitlines()))
     assert {row["prompt"] for row in rows} == {"'=1+1\x1b[2J"}
     page = save(run.test, result, tmp_path / "r").read_text()
