@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -163,23 +163,13 @@ class Frame:
         return f"{length}; {GAINS[self.gain]}"
 
 
-class Facts(NamedTuple):
-    """What the samples alone say: silent below -60 dB, clipped with 1 of 1000 at full scale; the file and its part."""
-
-    seconds: float
-    peak: float
-    rms_dbfs: float
-    silent: bool
-    clipped: bool
-    sha256: str
-
-
 @dataclass(frozen=True)
 class ClipSet:
     """A whole set in the space of one embedder."""
 
     clips: list[Clip]
-    facts: list[Facts]
+    facts: list[dict[str, Any]]
+    """what the samples alone say: silent below -60 dB, clipped with 1 of 1000 at full scale; the file and its part"""
     rows: list[Tensor]  # (P, D) a clip, float64
     logits: Tensor | None  # mean over patches (n, K)
     tags: Tensor | None  # largest probability over patches (n, K)
@@ -200,14 +190,14 @@ class ClipSet:
 
     def census(self, frame: Frame) -> dict[str, int]:
         """Silent, clipped and double clips, and those that the frame fills up or cuts, counted."""
-        length = frame.seconds or max(fact.seconds for fact in self.facts)
+        length = frame.seconds or max(fact["seconds"] for fact in self.facts)
         return {
             "n": len(self),
-            "silent": sum(fact.silent for fact in self.facts),
-            "clipped": sum(fact.clipped for fact in self.facts),
-            "duplicates": len(self) - len({fact.sha256 for fact in self.facts}),
-            "shorter": sum(fact.seconds < length - 0.01 for fact in self.facts),
-            "cut": sum(fact.seconds > 1.1 * length for fact in self.facts),
+            "silent": sum(fact["silent"] for fact in self.facts),
+            "clipped": sum(fact["clipped"] for fact in self.facts),
+            "duplicates": len(self) - len({fact["sha256"] for fact in self.facts}),
+            "shorter": sum(fact["seconds"] < length - 0.01 for fact in self.facts),
+            "cut": sum(fact["seconds"] > 1.1 * length for fact in self.facts),
         }
 
 
@@ -244,17 +234,17 @@ def embed_clips(clips: Sequence[Clip], embedder: Embedder, frame: Frame, *, cach
         if not len(wave):
             raise AudioLDMError(f"{clip.path} has no samples.", "Remove or remake it.", code=1)
         level = 10 * float(wave.double().square().mean().clamp_min(1e-20).log10())
-        fact = Facts(
-            seconds=len(wave) / rate, peak=round(float(wave.abs().max()), 5), rms_dbfs=round(level, 2),
-            silent=level < -60, clipped=float((wave.abs() >= 0.999).float().mean()) > 1e-3,
-            sha256=f"{sha256(clip.path)}/{clip.start:g}/{clip.seconds}",
-        )  # fmt: skip
+        fact: dict[str, Any] = {
+            "seconds": len(wave) / rate, "peak": round(float(wave.abs().max()), 5), "rms_dbfs": round(level, 2),
+            "silent": level < -60, "clipped": float((wave.abs() >= 0.999).float().mean()) > 1e-3,
+            "sha256": f"{sha256(clip.path)}/{clip.start:g}/{clip.seconds}",
+        }  # fmt: skip
 
         def embed(wave: Tensor = wave, rate: int = rate) -> Embeddings:
             rows, logits = embedder.embed(resample(frame(wave, rate), rate, embedder.rate))
             return Embeddings(rows.float(), None if logits is None else logits.float())
 
-        identity = (fact.sha256, f"{frame}; {RESAMPLER}", embedder.name, embedder.sha256, embedder.front)
+        identity = (fact["sha256"], f"{frame}; {RESAMPLER}", embedder.name, embedder.sha256, embedder.front)
         embeddings = cache(identity, embed)
         facts.append(fact)
         patches = embeddings.rows.double()

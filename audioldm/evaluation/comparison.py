@@ -142,8 +142,8 @@ class Report:
         if not rows:
             for clip, fact in zip(clips.clips, clips.facts, strict=True):
                 row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path)}
-                facts = {"seconds": round(fact.seconds, 3), "sha256": fact.sha256.split("/")[0]}
-                rows.append({**row, **fact._asdict(), **facts})
+                facts = {"seconds": round(fact["seconds"], 3), "sha256": fact["sha256"].split("/")[0]}
+                rows.append({**row, **fact, **facts})
             self.clips += rows
         for place, row in enumerate(rows):
             row |= {name: round(float(value[place]), 6) for name, value in values.items()}
@@ -193,7 +193,7 @@ class Comparison:
         real, sets = embed(self.real), [embed(clips) for clips in self.runs]
         for name, clips in (("reference", real), *(("generated", clips) for clips in sets)):
             all_of = f"All {len(clips)} {name} clips are"
-            if all(fact.silent for fact in clips.facts):
+            if all(fact["silent"] for fact in clips.facts):
                 raise AudioLDMError(f"{all_of} silent.", "Silence has no score.", code=1)
             if bool((clips.pooled == clips.pooled[0]).all()):
                 raise AudioLDMError(f"{all_of} the same sound.", "A distance needs different ones.", code=1)
@@ -227,7 +227,7 @@ class Comparison:
     def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""
         rows = sum(map(len, generated.rows))
-        same = {fact.sha256 for fact in generated.facts} & {fact.sha256 for fact in real.facts}
+        same = {fact["sha256"] for fact in generated.facts} & {fact["sha256"] for fact in real.facts}
         few = f"{embedder.name}: {rows} rows for {embedder.dim} dimensions: FD is mostly bias, and FD_inf's line"
         notes = {f"{few} does not hold; read both beside the floor": rows < 2 * embedder.dim}
         notes |= {f"{len(same)} generated clips are reference clips": bool(same)}

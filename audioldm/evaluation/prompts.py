@@ -29,6 +29,7 @@ from audioldm.tables import csv_text, filled, lines, markdown, read_text
 HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
 Scores = dict[str, float]  # class -> mean over the clip
+Judged = dict[str, Any]  # a clip, see ``judged``
 ClipSource = Callable[[str, int], list[tuple[int, Path]]]
 """(prompt, number of seeds) -> (seed, file) of each clip"""
 
@@ -66,20 +67,12 @@ class Prompt(NamedTuple):
     classes: tuple[str, ...]
 
 
-class Judged(NamedTuple):
-    """One clip: its five highest classes, the highest score of a class that fits, and the names that make it right."""
-
-    file: str
-    tags: Scores
-    fit: float
-    right: list[str]
-    seed: int | None = None
-
-    @classmethod
-    def of(cls, file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> "Judged":
-        tags = {name: round(scores[name], 4) for name in highest(scores)}
-        fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
-        return cls(file, tags, round(fit, 4), right_classes(scores, classes), seed)
+def judged(file: str, scores: Scores, classes: Sequence[str], seed: int | None = None) -> Judged:
+    """A clip: its five highest classes, the highest score of a class that fits, and the names that make it right."""
+    tags = {name: round(scores[name], 4) for name in highest(scores)}
+    fit = max((score for name, score in scores.items() if fits(name, classes)), default=0.0)
+    right = right_classes(scores, classes)
+    return {"file": file, "tags": tags, "fit": round(fit, 4), "right": right, "seed": seed}
 
 
 @dataclass
@@ -91,7 +84,7 @@ class Result:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        clips = [{**clip._asdict(), "right": bool(clip.right)} for clip in self.clips]
+        clips = [{**clip, "right": bool(clip["right"])} for clip in self.clips]
         error = {"error": self.error} if self.error else {}
         return {"name": self.name, **share([self]), "clips": clips, **error}
 
@@ -148,7 +141,7 @@ def evaluate_prompts(
         for seed, path in clips:
             try:
                 scores = class_scores(decode(path, RATE), RATE, yamnet)
-                result.clips.append(Judged.of(path.name, scores, prompt.classes, seed))
+                result.clips.append(judged(path.name, scores, prompt.classes, seed))
             except AudioLDMError as error:
                 result.error = str(error)
         yield result
@@ -173,10 +166,10 @@ def evaluate_real(
             wave = wave[: codec.spec.samples(codec.seconds)]
             wave = normalise_peak(pad(wave, (0, max(0, rate // 4 - len(wave)))))
             classes = by_caption.get(clip.caption.casefold(), every)
-            real.clips.append(Judged.of(clip.id, class_scores(wave, rate, yamnet), classes))
-            if right := real.clips[-1].right:
+            real.clips.append(judged(clip.id, class_scores(wave, rate, yamnet), classes))
+            if right := real.clips[-1]["right"]:
                 scores = class_scores(codec.round_trip(wave)[: len(wave)], rate, yamnet)
-                trip.clips.append(Judged.of(clip.id, scores, right))
+                trip.clips.append(judged(clip.id, scores, right))
         except AudioLDMError as error:
             findings.append(f"{clip.path}: {error}")
     return real, trip, findings
@@ -184,8 +177,8 @@ def evaluate_real(
 
 def share(results: Iterable[Result]) -> dict[str, Any]:
     """Right clips of all clips with Wilson's 95 % interval, the mean of the prompts' shares and of the fits."""
-    rights = [[bool(clip.right) for clip in result.clips] for result in results if result.clips]
-    fit = [clip.fit for result in results for clip in result.clips]
+    rights = [[bool(clip["right"]) for clip in result.clips] for result in results if result.clips]
+    fit = [clip["fit"] for result in results for clip in result.clips]
     hits, n = sum(map(sum, rights)), len(fit)
     if not n:
         return {"right": 0, "n": 0, **dict.fromkeys(("share", "interval95", "mean_of_prompts", "fit"))}
@@ -227,7 +220,7 @@ class Report(NamedTuple):
                 f"{low:.2f} to {high:.2f}",
                 total["fit"],
             ]
-            tags = Counter(next(iter(clip.tags)) for clip in result.clips).most_common(2)
+            tags = Counter(next(iter(clip["tags"])) for clip in result.clips).most_common(2)
             note = ", ".join(f"{name} {count}" for name, count in tags if result is not every)
             notes = "; ".join(filter(None, (note, result.error)))
             rows.append([result.name, *(cells if result.clips else [None] * 4), notes])
@@ -236,9 +229,9 @@ class Report(NamedTuple):
     def csv(self) -> str:
         """A line a clip: prompt, seed, file, right, fit, and the five highest classes with their scores."""
         tags = [name for i in range(1, HIGHEST + 1) for name in (f"tag{i}", f"score{i}")]
-        rows = [
-            [result.name, clip.seed, clip.file, int(bool(clip.right)), clip.fit, *chain(*clip.tags.items())]
-            for result in [*self.results, *self.real]
-            for clip in result.clips
-        ]
+        rows = []
+        for result in [*self.results, *self.real]:
+            for clip in result.clips:
+                facts = clip["seed"], clip["file"], int(bool(clip["right"])), clip["fit"]
+                rows.append([result.name, *facts, *chain(*clip["tags"].items())])
         return csv_text(["prompt", "seed", "file", "right", "fit", *tags], rows)

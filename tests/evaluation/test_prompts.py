@@ -10,10 +10,10 @@ import torch
 from audioldm.datasets.decode import encode
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation.prompts import (
-    Judged,
     Report,
     Result,
     class_scores,
+    judged,
     read_prompts,
     right_classes,
     share,
@@ -31,10 +31,10 @@ def test_right_is_one_of_the_five_highest_with_at_least_a_fifth() -> None:
     assert right_classes(scores, ["Speech", "rain"]) == ["Speech", "Rain", "Rain on surface"]
     low = {name: score / 5 for name, score in scores.items()}
     assert right_classes(low, ["Bark"]) == [], "the highest, but below .2"
-    clips = [Judged.of(f"{i}.wav", part, ["Speech", "rain"], i) for i, part in enumerate((scores, low, low))]
-    assert [bool(clip.right) for clip in clips] == [True, False, False]
-    assert [clip.fit for clip in clips] == [0.7, 0.14, 0.14]
-    assert list(clips[0].tags) == ["Bark", "Speech", "Train", "Rain", "Rain on surface"]
+    clips = [judged(f"{i}.wav", part, ["Speech", "rain"], i) for i, part in enumerate((scores, low, low))]
+    assert [bool(clip["right"]) for clip in clips] == [True, False, False]
+    assert [clip["fit"] for clip in clips] == [0.7, 0.14, 0.14]
+    assert list(clips[0]["tags"]) == ["Bark", "Speech", "Train", "Rain", "Rain on surface"]
     result, failed = Result("a dog", clips), Result("fails", error="why")
     total = share([result, failed])
     assert (total["right"], total["n"]) == (1, 3)

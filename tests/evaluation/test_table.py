@@ -16,7 +16,7 @@ from audioldm.tables import csv_text
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\n=1"])
 def test_cells_that_begin_like_a_formula_are_quoted(text: str) -> None:
-    clip = SimpleNamespace(seed=0, file=text, right=True, fit=0.5, tags={text: -0.5})
+    clip = {"seed": 0, "file": text, "right": True, "fit": 0.5, "tags": {text: -0.5}}
     prompts = SimpleNamespace(results=[SimpleNamespace(name=text, clips=[clip])], real=[])
     scores = SimpleNamespace(clips=[{"id": text, "kl": -0.5, text: text}])
     for table in (PromptReport.csv(prompts), as_csv(scores)):  # type: ignore[arg-type]

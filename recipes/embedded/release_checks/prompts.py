@@ -75,7 +75,7 @@ def open_prompts(results: Sequence[Result], real: Result, trip: Result) -> Check
     """Share of clips of any prompts that are right; beside it real clips of known kinds, and those after the codec."""
     total, shares = share(results), [share([part])["share"] for part in (real, trip)]
     low, high = total["interval95"] or (0.0, 1.0)
-    failing = [result.name for result in results if not any(clip.right for clip in result.clips)]
+    failing = [result.name for result in results if not any(clip["right"] for clip in result.clips)]
     return Check(
         "open prompts, right clips",
         value=total["share"],
