@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,6 @@ def folder(
     sounds = named + [(path, {}) for path in filter(is_sound, files) if path not in known]
     for path in filter(ending, files):
         note(findings, path, ending(path), "ending", strict=False)
-    if not sounds and not findings:
-        raise AudioLDMError(f"{place} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
     usual = {"licence": licence, "author": author, "source": source or place.name}
     return to_rows(sounds, place, usual, val, test, findings)
 
@@ -97,29 +95,30 @@ def listed(
     val: float = 0.1, test: float = 0.1, findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
     """Any CSV, TSV or JSONL with file_name and caption; the sounds lie beside it, or below ``audio``."""
-    file = Path(file)
-    place = Path(audio or file.parent).absolute()
-    sounds, _ = sounds_of(file, place, findings)
-    if not sounds and not findings:
-        raise AudioLDMError(f"{file} lists no sounds.", "Write one sound a line.")
-    usual = {"licence": licence, "author": author, "source": source or file.stem}
+    place = Path(audio or Path(file).parent).absolute()
+    sounds, _ = sounds_of(Path(file), place, findings)
+    usual = {"licence": licence, "author": author, "source": source or Path(file).stem}
     return to_rows(sounds, place, usual, val, test, findings)
 
 
 def to_rows(
-    sounds: Iterable[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
+    sounds: Sequence[Sound], folder: Path, usual: dict[str, str], val: float, test: float, findings: Findings,
 ) -> list[Row]:  # fmt: skip
     """Sounds and their fields as rows, with the ``usual`` fields where metadata says nothing; one row for each part."""
+    if not sounds and not findings:
+        raise AudioLDMError(f"{folder} holds no sounds.", f"Known endings: {', '.join(SUFFIXES + FOREIGN)}.")
     out = list[Row]()
     for path, fields in sounds:
         group = str(path.relative_to(folder))
         with suppress(OSError):  # the check names what cannot be read
             group = sha256(path)
-        values = {**usual, "split": split_of(group, val=val, test=test), **fields}
         try:
-            out.append(Row(path=str(path), group=group, **({"captions": captions(path)} | values)))
+            texts = captions(path) if "captions" not in fields else ()
         except AudioLDMError as error:
             note(findings, path, error.message)
+            continue
+        values = {"captions": texts, **usual, "split": split_of(group, val=val, test=test), **fields}
+        out.append(Row(path=str(path), group=group, **values))
     return shared.merged(out)
 
 
@@ -175,23 +174,21 @@ def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
         fields["captions"] = tables.texts_of(cells[column])
         if not fields["captions"]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
+    kinds = {"start": tables.number_of, "seconds": tables.number_of, "labels": tables.texts_of}
     for name in COLUMNS[-6:]:
-        value = cells.get(name)
-        try:
-            if tables.is_null(value):
-                continue
-            if name in ("start", "seconds"):
-                fields[name] = tables.number_of(value)
-            elif name == "labels":
-                fields[name] = tables.texts_of(value)
-            elif not tables.is_text(value):
-                raise ValueError(f"{value!r} is no text")
-            else:
-                fields[name] = value
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+        if not tables.is_null(value := cells.get(name)):
+            try:
+                fields[name] = kinds.get(name, one_text)(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
     if "split" in fields:
         fields["split"] = shared.SPLIT_NAMES.get(split := fields["split"].strip().lower())
         if fields["split"] is None:
             raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
     return fields
+
+
+def one_text(value: Any) -> str:
+    if not tables.is_text(value):
+        raise ValueError(f"{value!r} is no text")
+    return str(value)
