@@ -16,7 +16,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.evaluation import embedders
 from audioldm.evaluation.embedders import (
     EMBEDDERS,
-    WeightFile,
+    find_weights,
     load_embedder,
     openl3,
     panns,
@@ -32,15 +32,16 @@ def noise(seconds: float, rate: int, seed: int = 0) -> torch.Tensor:
     return 0.3 * torch.randn(round(seconds * rate), generator=torch.Generator().manual_seed(seed))
 
 
-def random_weights(net: nn.Module, path: Path) -> WeightFile:
-    """A file of a net with random weights, and statistics for its batch norms."""
+def random_weights(net: nn.Module, path: Path, patch: pytest.MonkeyPatch, kind: type) -> None:
+    """Random weights of a net, with statistics for its batch norms, as the published file of an embedder."""
     torch.manual_seed(0)
     for module in net.eval().modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     torch.save(net.state_dict(), path)
-    return WeightFile(path.name, sha256(path), "nowhere")
+    patch.setattr(kind, "url", f"nowhere/{path.name}")
+    patch.setattr(kind, "digest", sha256(path))
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, object]) -> None:
@@ -58,7 +59,7 @@ def test_vggish_hears_as_torchvggish_does(tmp_path: Path, monkeypatch: pytest.Mo
     torch.manual_seed(0)
     net = theirs.VGG(theirs.make_layers(), postprocess=False)
     net.embeddings = net.embeddings[:-1]  # the tables leave the last ReLU out
-    monkeypatch.setattr(vggish.VGGish, "file", random_weights(net, tmp_path / "vggish.pth"))
+    random_weights(net, tmp_path / "vggish.pth", monkeypatch, vggish.VGGish)
     wave = noise(3.1, 16000)
     examples = inputs.waveform_to_examples(wave.double().numpy(), 16000, return_tensor=True)
     # They take the spectrum in float64.
@@ -82,7 +83,7 @@ def test_passt_hears_as_hear21passt_does(tmp_path: Path, monkeypatch: pytest.Mon
     net = theirs.PaSST(stride=10, distilled=True, img_size=(128, 998), embed_dim=128, depth=2, num_heads=2)
     for parameter in net.parameters():
         parameter.data.normal_(0, 0.1)
-    monkeypatch.setattr(passt.Passt, "file", random_weights(net, tmp_path / "passt.pt"))
+    random_weights(net, tmp_path / "passt.pt", monkeypatch, passt.Passt)
     ours = load_embedder("passt", tmp_path)
     stft, wave = torch.stft, noise(10.0, 32000)
     mel = front.AugmentMelSTFT(fmin_aug_range=10, fmax_aug_range=2000).eval()
@@ -115,9 +116,9 @@ def test_openl3_hears_as_torchopenl3_does(tmp_path: Path, monkeypatch: pytest.Mo
     theirs = pytest.importorskip("torchopenl3.models")
     inputs = pytest.importorskip("torchopenl3.utils")
     net = theirs.PytorchOpenl3("env", "mel256", 512)
-    random_weights(net, path := tmp_path / "openl3.pth.tar")
+    random_weights(net, path := tmp_path / "openl3.pth.tar", monkeypatch, openl3.OpenL3)
     git = hashlib.sha1(b"blob %d\0%b" % (path.stat().st_size, path.read_bytes())).hexdigest()
-    monkeypatch.setattr(openl3.OpenL3, "file", WeightFile(path.name, f"git blob {git}", "nowhere"))
+    monkeypatch.setattr(openl3.OpenL3, "digest", f"git blob {git}")
     wave = noise(1.3, 48000)
     cut = inputs.pad_audio(inputs.center_audio(wave[None], 48000), 48000, 24000)[0].unfold(0, 48000, 24000)
     assert torch.equal(openl3.windows(wave), cut)
@@ -178,10 +179,10 @@ def test_cnn14_reads_the_published_layout_and_hears_as_the_authors_net(tmp_path:
     with torch.device("meta"):
         assert sum(p.numel() for p in Cnn14(64).parameters()) == 80_753_615, "as published"
     net, path, name = Cnn14(2), tmp_path / "Cnn14_16k_mAP=0.438.pth", "panns-cnn14-16k"
-    random_weights(net, path)
+    random_weights(net, path, monkeypatch, panns.Panns)
     layers = {"spectrogram_extractor.stft.conv_real.weight": torch.zeros(257, 1, 512), **net.state_dict()}
     torch.save({"iteration": 1, "model": layers, "sampler": {"indexes": np.arange(5), "pointer": 3}}, path)
-    monkeypatch.setattr(panns.Panns, "file", WeightFile(path.name, sha256(path), "nowhere"))
+    monkeypatch.setattr(panns.Panns, "digest", sha256(path))
     ours, wave = load_embedder(name, tmp_path), noise(2.0, 16000)
     found, again = ours.embed(wave), ours.embed(wave)
     with torch.no_grad():
@@ -312,13 +313,13 @@ def test_weights_are_found_by_their_hash(tmp_path: Path, monkeypatch: pytest.Mon
     place = tmp_path / "hub" / "checkpoints" / "a.pt"
     place.parent.mkdir(parents=True)
     place.write_text("hello\n")
-    assert WeightFile("a.pt", sha256(place), "nowhere").find() == place
+    assert find_weights("nowhere/a.pt", sha256(place)) == place
     blob = "git blob ce013625030ba8dba906f756967f9e9ca394464a"  # echo hello | git hash-object --stdin
-    assert WeightFile("a.pt", blob, "nowhere").find() == place
+    assert find_weights("nowhere/a.pt", blob) == place
     with pytest.raises(AudioLDMError, match="not 00000000"):
-        WeightFile("a.pt", "0" * 64, "nowhere").find()
+        find_weights("nowhere/a.pt", "0" * 64)
     with pytest.raises(AudioLDMError, match=str(tmp_path / "none")):
-        WeightFile("b.pt", "0" * 64, "nowhere").find()
+        find_weights("nowhere/b.pt", "0" * 64)
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ N samples, P patches, D width, K classes.
 
 import hashlib
 import os
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,40 +61,34 @@ def checked(wave: Tensor) -> Tensor:
     return wave.detach().cpu().to(torch.float32)
 
 
-@dataclass(frozen=True)
-class WeightFile:
-    """A published file; ``digest`` begins its sha256, or is "git blob" and git's hash where no other is published."""
+def find_weights(url: str, digest: str, path: str | Path | None = None) -> Path:
+    """The published file of ``url``: ``path`` or in it, else in $AUDIOLDM_WEIGHTS, ``weights`` of our cache, torch.hub.
 
-    name: str
-    digest: str
-    url: str
-
-    def find(self, path: str | Path | None = None) -> Path:
-        """``path``, or the file in $AUDIOLDM_WEIGHTS, ``weights`` in our cache, or torch.hub's, with the right hash.
-
-        Raises AudioLDMError without.
-        """
-        place = Path(path or os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
-        if place.is_dir() or not path:
-            place = place / self.name
-        hub = Path(torch.hub.get_dir(), "checkpoints", self.name)
-        if not path and not place.is_file() and hub.is_file():
-            place = hub
-        blob, _, expected = self.digest.rpartition(" ")
-        kind = blob or "sha256"
-        if not place.is_file():
-            hint = f"Get it from {self.url} and put it there, or name it: --embedder NAME=FILE."
-            raise AudioLDMError(f"{self.name} ({kind} {expected}) is not at {place}.", hint)
-        actual = sha256(place)
-        if blob:
-            start = b"blob %d\0" % place.stat().st_size
-            with place.open("rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.sha1(start, usedforsecurity=False))
-            actual = digest.hexdigest()
-        if not actual.startswith(expected):
-            what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
-            raise AudioLDMError(what, f"Get {self.name} again from {self.url}.")
-        return place
+    ``digest`` begins its sha256, or is "git blob" and git's hash where no other is published.   Raises AudioLDMError
+    for a file that is not there, or has another hash.
+    """
+    name = url.rpartition("/")[2]
+    place = Path(path or os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+    if place.is_dir() or not path:
+        place = place / name
+    hub = Path(torch.hub.get_dir(), "checkpoints", name)
+    if not path and not place.is_file() and hub.is_file():
+        place = hub
+    blob, _, expected = digest.rpartition(" ")
+    kind = blob or "sha256"
+    if not place.is_file():
+        hint = f"Get it from {url} and put it there, or name it: --embedder NAME=FILE."
+        raise AudioLDMError(f"{name} ({kind} {expected}) is not at {place}.", hint)
+    actual = sha256(place)
+    if blob:
+        start = b"blob %d\0" % place.stat().st_size
+        with place.open("rb") as file:
+            hashed = hashlib.file_digest(file, lambda: hashlib.sha1(start, usedforsecurity=False))
+        actual = hashed.hexdigest()
+    if not actual.startswith(expected):
+        what = f"{place} has {kind} {actual[:16]}..., not {expected[:16]}...."
+        raise AudioLDMError(what, f"Get {name} again from {url}.")
+    return place
 
 
 def package_folder(name: str) -> Path:
@@ -131,10 +124,11 @@ class Network:
     dim: int
     front: str
     by_patch = False
-    file: WeightFile
+    url: str
+    digest: str
 
     def __init__(self, path: str | Path | None = None) -> None:
-        place = self.file.find(path)
+        place = find_weights(self.url, self.digest, path)
         self.sha256, self.tensors = sha256(place), read_state(place)
 
     def conv(self, x: Tensor, name: str) -> Tensor:

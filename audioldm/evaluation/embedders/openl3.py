@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
-from audioldm.evaluation.embedders import Network, WeightFile
+from audioldm.evaluation.embedders import Network
 
 RATE, N_FFT, HOP = 48000, 2048, 242
 STEP = RATE // 2  # samples between the begins of two windows of 1 s: Stable Audio's
@@ -34,11 +34,8 @@ class OpenL3(Network):
 
     name, rate, dim, by_patch = "openl3", RATE, 512, True
     front = "openl3/1: mel256, env, 1 s windows every 0.5 s, the first centred on 0"
-    file = WeightFile(
-        "torchopenl3_mel256_env_512.pth.tar",
-        "git blob a37a08222ebf9d8a88a84beeae76ad909dac0bc6",
-        "https://github.com/torchopenl3/torchopenl3-models/raw/master/torchopenl3_mel256_env_512.pth.tar",
-    )
+    url = "https://github.com/torchopenl3/torchopenl3-models/raw/master/torchopenl3_mel256_env_512.pth.tar"
+    digest = "git blob a37a08222ebf9d8a88a84beeae76ad909dac0bc6"
 
     def vectors(self, windows: Tensor) -> Tensor:
         """(P, 48000) to (P, 512): the most over all of frequency and time."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 from torchaudio.transforms import MelSpectrogram
 
-from audioldm.evaluation.embedders import Network, WeightFile
+from audioldm.evaluation.embedders import Network
 
 RECORD = "https://zenodo.org/records/3987831/files"
 
@@ -26,11 +26,8 @@ class Panns(Network):
 
     name, rate, fmax, dim = "panns-cnn14-16k", 16000, 8000.0, 2048
     front = "cnn14/1: one vector a clip, n_fft 512, hop 160"
-    file = WeightFile(
-        "Cnn14_16k_mAP=0.438.pth",
-        "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6",
-        f"{RECORD}/Cnn14_16k_mAP=0.438.pth",
-    )
+    url = f"{RECORD}/Cnn14_16k_mAP=0.438.pth"
+    digest = "e2ee543a27919542c2ea03eabaa70b24dcd4e6c8e05621de6b67a94e4c5058e6"
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) to an embedding (1, 2048) and logits (1, 527); zeros make a clip below 1 s that long."""
@@ -50,8 +47,5 @@ class Panns32(Panns):
 
     name, rate, fmax = "panns-cnn14-32k", 32000, 14000.0
     front = "cnn14/1: one vector a clip, n_fft 1024, hop 320"
-    file = WeightFile(
-        "Cnn14_mAP=0.431.pth",
-        "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
-        f"{RECORD}/Cnn14_mAP=0.431.pth",
-    )
+    url = f"{RECORD}/Cnn14_mAP=0.431.pth"
+    digest = "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders import Network, WeightFile
+from audioldm.evaluation.embedders import Network
 from audioldm.evaluation.embedders.yamnet import kaldi_bank
 
 RATE = 32000
@@ -28,11 +28,8 @@ class Passt(Network):
 
     name, rate, dim = "passt", RATE, 768
     front = f"passt/2: consecutive windows of {SPAN} s, zeros up to one, a rest below {LEAST} s left out"
-    file = WeightFile(
-        "passt-s-f128-p16-s10-ap.476-swa.pt",
-        "302903fa8c4aee817b11dc982da0b29aaf8d11a3e722420476d0a12c9db70c2c",
-        "https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt",
-    )
+    url = "https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt"
+    digest = "302903fa8c4aee817b11dc982da0b29aaf8d11a3e722420476d0a12c9db70c2c"
 
     def layer_norm(self, x: Tensor, name: str, eps: float = 1e-6) -> Tensor:
         weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]

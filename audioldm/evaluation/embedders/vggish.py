@@ -6,7 +6,7 @@ Weights by torchvggish (Apache-2.0); as in the field's tables without PCA, the l
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from audioldm.evaluation.embedders import Network, WeightFile
+from audioldm.evaluation.embedders import Network
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
 POOLED = {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}
@@ -24,11 +24,8 @@ class VGGish(Network):
 
     name, rate, dim, by_patch = "vggish", RATE, 128, True
     front = "vggish-torch/2: 0.96 s patches, no overlap, no PCA, no last ReLU"
-    file = WeightFile(
-        "vggish-10086976.pth",
-        "10086976",
-        "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
-    )
+    url = "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth"
+    digest = "10086976"
 
     def forward(self, wave: Tensor) -> tuple[Tensor]:
         """(N,) to (P, 128); channels vary fastest, as in TensorFlow."""
