@@ -91,22 +91,16 @@ class Prepare(Force, AsJson, Command):
       audioldm data prepare parquet data/raw/audiocaps -o data/raw/audiocaps.jsonl
     """
 
-    name: str = argument("", "Which reader; --list shows them all.", "[SOURCE]")
+    name: str = argument(..., "Which reader; a wrong option lists those that it takes.", "SOURCE")
     places: list[str] = argument([], "Folder, table, tars or name of the data.", "[PLACE]...")
     place: str = option("", "The same as PLACE.", "--from", "PLACE")
     out: Path | None = option(None, "The manifest.  [default: data/raw/SOURCE.jsonl]", "-o", "JSONL")
     youtube: bool = option(False, "Get missing clips by yt-dlp into --audio.")
     workers: int = option(-1, "Processes that read at once.  [default: cores]", Between(-1, 4096))
     dry_run: bool = option(False, "Read the lists; count rows, write nothing.")
-    listing: bool = option(False, "Every source, its options.", "--list")
     reading: SourceOptions = SourceOptions()
 
     def run(self) -> None:
-        if self.listing:
-            for source in SOURCES:
-                print(f"{source:13} {(inspect.getdoc(reader_of(source)) or '').splitlines()[0]}")
-                print(f"{'':13} {' '.join(map(flag, options_of(source)))}")
-            return
         inputs, named = [*self.places, *filter(None, [self.place])], self.reading.named()
         reader, out, findings = self.checked(inputs, named), self.out, list[Any]()
         if self.dry_run:
@@ -133,18 +127,18 @@ class Prepare(Force, AsJson, Command):
         reader, known, name = reader_of(self.name), options_of(self.name), self.name
         kinds, needs = inspect.Parameter, list(inspect.signature(reader).parameters.values())
         strange = [key for key in (*named, *["youtube"] * self.youtube) if key not in known]
+        unnamed, packed_up = not self.dry_run and self.out is None, self.dry_run and "to" in known
+        several = len(inputs) > 1 and all(one.kind != kinds.VAR_POSITIONAL for one in needs)
         rules = {
-            f"{name} takes no {flag(*strange[:1])}. It takes {', '.join(map(flag, known))}.": strange,
-            f"{name} needs the place of its data.": not inputs and needs[0].default is kinds.empty,
-            f"{name} reads one place, not {len(inputs)}.":
-                len(inputs) > 1 and all(one.kind != kinds.VAR_POSITIONAL for one in needs),
-            f"{name} is packed: its rows are known when it is unpacked, not in a dry run.":
-                self.dry_run and "to" in known,
-            f"{name} has no manifest of its own: name it by -o.":
-                not self.dry_run and self.out is None and name in OWN,
+            f"{name} takes no --{'-'.join(strange[:1])}. It takes --{', --'.join(known)}.".replace("_", "-"): strange,
+            f"{name} needs the place of its data. Name it: --from PLACE.":
+                not inputs and needs[0].default is kinds.empty,
+            f"{name} reads one place, not {len(inputs)}.": several,
+            f"{name} is packed: its rows are known when it is unpacked. Leave out --dry-run.": packed_up,
+            f"{name} has no manifest of its own. Name one: -o data/raw/mine.jsonl.": unnamed and name in OWN,
         }  # fmt: skip
         if wrong := [what for what, holds in rules.items() if holds]:
-            raise AudioLDMError(wrong[0], "Such as: audioldm data prepare folder my_sounds -o mine.jsonl.")
+            raise AudioLDMError(wrong[0])
         return reader
 
 
@@ -158,16 +152,11 @@ def reader_of(source: str) -> Reader:
 
 
 def options_of(source: str) -> list[str]:
-    kinds = inspect.Parameter
-    parameters = {**inspect.signature(reader_of(source)).parameters}
+    parameters, kinds = {**inspect.signature(reader_of(source)).parameters}, inspect.Parameter
     if any(item.kind == kinds.VAR_KEYWORD for item in parameters.values()):
         parameters |= inspect.signature(packed.unpack).parameters
     names = {item.name for item in parameters.values() if item.kind == kinds.KEYWORD_ONLY} - {"findings"}
     return sorted(names | ({"youtube"} if source in YOUTUBE else set()))
-
-
-def flag(name: str = "") -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def finish(rows: Rows, findings: Findings, out: Path, as_json: bool, *, workers: int = 0) -> None:
