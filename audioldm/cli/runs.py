@@ -48,13 +48,12 @@ class Train(Command):
     fresh: bool = option(False, "Drop the run's checkpoint and start again.")
 
     def run(self) -> None:
-        runs = recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
+        failures, runs = 0, recipes.sweep(self.recipe, self.overrides) if self.multirun else [self.overrides]
         configs = [recipes.load(self.recipe, words) for words in runs]
         if self.dry_run or self.cfg:
             for cfg in configs:
                 print_plan(cfg, sizes=self.dry_run)
             return
-        failures = 0
         try:
             with signals.handled():
                 for cfg, words in zip(configs, runs, strict=True):

@@ -4,10 +4,10 @@ A group may hold other groups; those that several commands share are in this fol
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, is_dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, replace
 from dataclasses import fields as all_fields
-from functools import cache, partial
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 from types import NoneType
@@ -131,13 +131,31 @@ class Group:
     """Options that belong together, each in its range; every subclass is a frozen dataclass."""
 
     panel: ClassVar[str] = "Options"
+    own: ClassVar[dict[str, Leaf]]  # its fields that are no groups, those of its bases last
+    inner: ClassVar[dict[str, type["Group"]]]
+    limited: ClassVar[tuple[Leaf, ...]]
     __dataclass_fields__: ClassVar[dict[str, "Field[Any]"]]
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+        hints, cls.own, cls.inner = get_type_hints(cls), {}, {}
+        order = [name for base in cls.__mro__ for name in vars(base).get("__annotations__", ())]
+        for one in sorted(all_fields(cls), key=lambda one: order.index(one.name)):
+            hint = hints[one.name]
+            if isinstance(hint, type) and issubclass(hint, Group):
+                cls.inner[one.name] = hint
+                continue
+            leaf, default = one.metadata["leaf"], one.default
+            hint = next((part for part in get_args(hint) if NoneType in get_args(hint)), hint)
+            repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
+            about = {"help": leaf.help + repeats, "name": one.name, "hint": hint, "panel": cls.panel}
+            about["default"] = default if one.default_factory is MISSING else one.default_factory()
+            within = leaf.within or SAMPLING.get(one.name)  # what the sampler takes has its ranges
+            cls.own[one.name] = replace(leaf, within=within, **about)
+        cls.limited = tuple(leaf for leaf in cls.own.values() if leaf.within)
 
     def __post_init__(self) -> None:
-        for leaf in own_leaves(type(self)):  # type: ignore[arg-type]
+        for leaf in self.limited:
             leaf.check(getattr(self, leaf.name))
 
     def named(self) -> dict[str, Any]:
@@ -151,10 +169,26 @@ SETTINGS = Leaf(
 )  # fmt: skip
 
 
+class PanelCommand(click.Command):
+    """A command whose help lists options in named panels; those of no panel come last."""
+
+    settings: Mapping[str, Leaf]  # the keys of its ``--set``
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (line := option.get_help_record(ctx)) is not None:
+                panels.setdefault(getattr(option, "panel", "Options"), []).append(line)
+        panels["Options"] = panels.pop("Options", [])
+        for panel, lines in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(lines)
+
+
 class Command(Group):
     """A command: its fields are what it takes, its docstring is its help, ``run`` does it."""
 
-    click: ClassVar["PanelCommand"]
+    click: ClassVar[PanelCommand]
     """as it is typed: every field a parameter, the settings together one ``--set``"""
 
     def __init_subclass__(cls) -> None:
@@ -164,7 +198,9 @@ class Command(Group):
         parameters = [leaf for leaf in every if leaf.kind != "setting"] + [SETTINGS] * bool(keys)
 
         def call(**values: Any) -> None:
-            build(cls, values | read_settings(values.pop("settings", None) or (), keys)).run()
+            if keys:
+                values |= read_settings(values.pop("settings"), keys)
+            build(cls, values).run()
 
         cls.click = PanelCommand(
             None,
@@ -208,22 +244,6 @@ class AsJson(Group):
             show_text(text)
 
 
-class PanelCommand(click.Command):
-    """A command whose help lists options in named panels; those of no panel come last."""
-
-    settings: Mapping[str, Leaf]  # the keys of its ``--set``
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for option in self.get_params(ctx):
-            if isinstance(option, click.Option) and (line := option.get_help_record(ctx)) is not None:
-                panels.setdefault(getattr(option, "panel", "Options"), []).append(line)
-        panels["Options"] = panels.pop("Options", [])
-        for panel, lines in panels.items():
-            with formatter.section(panel):
-                formatter.write_dl(lines)
-
-
 class CommandGroup(click.Group):
     """Commands in the order in which they were named."""
 
@@ -241,57 +261,27 @@ def group(
     return listed
 
 
-def leaves(group: type[Group]) -> list[Leaf]:
-    """The fields of a group: its own, those of its bases, and those of the groups in it."""
-    hints = get_type_hints(group)
-    inner = [hints[one.name] for one in ordered_fields(group) if is_dataclass(hints[one.name])]
-    return [*own_leaves(group), *(leaf for part in inner for leaf in leaves(part))]  # type: ignore[arg-type]
-
-
-@cache
-def own_leaves(group: type[Group]) -> list[Leaf]:
-    hints, out = get_type_hints(group), list[Leaf]()
-    for one in ordered_fields(group):
-        name, hint = one.name, hints[one.name]
-        if leaf := one.metadata.get("leaf"):
-            hint = next((part for part in get_args(hint) if NoneType in get_args(hint)), hint)
-            repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
-            about = {"help": leaf.help + repeats, "default": default_of(one), "panel": group.panel}
-            within = leaf.within or SAMPLING.get(name)  # what the sampler takes has its ranges
-            out.append(replace(leaf, name=name, hint=hint, within=within, **about))
-    return out
-
-
-def ordered_fields(group: type[Group]) -> "list[Field[Any]]":
-    order = [name for base in group.__mro__ for name in vars(base).get("__annotations__", ())]
-    return sorted(all_fields(group), key=lambda one: order.index(one.name))
-
-
-def default_of(one: "Field[Any]") -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+def leaves(group: type[Group]) -> Iterator[Leaf]:
+    """The fields of a group, and of the groups in it."""
+    yield from group.own.values()
+    for part in group.inner.values():
+        yield from leaves(part)
 
 
 def build(group: type[T], values: Mapping[str, Any]) -> T:
     """A group from the values of its fields; what is missing, None or [] has its default.   Raises AudioLDMError."""
-    hints, parts = get_type_hints(group), dict[str, Any]()
-    for one in all_fields(group):
-        if is_dataclass(hints[one.name]):
-            parts[one.name] = build(hints[one.name], values)
-        elif (value := values.get(one.name)) not in (None, []):
-            parts[one.name] = value
-    return group(**parts)
+    inner = {name: build(part, values) for name, part in group.inner.items()}
+    return group(**inner, **{n: v for n, v in values.items() if n in group.own and v not in (None, [])})
 
 
 def changed(*groups: Group) -> dict[str, Any]:
     """Every option of these groups that has not its default, as JSON can hold it; ``restored`` reads it back."""
     values: dict[str, Any] = {}
     for group in groups:
-        for one in all_fields(group):
-            value = getattr(group, one.name)
-            if isinstance(value, Group):
-                values |= changed(value)
-            elif value != default_of(one):
-                values[one.name] = json.loads(json.dumps(value, default=str))
+        values |= changed(*(getattr(group, name) for name in group.inner))
+        for name, leaf in group.own.items():
+            if (value := getattr(group, name)) != leaf.default:
+                values[name] = json.loads(json.dumps(value, default=str))
     return values
 
 
