@@ -42,7 +42,7 @@ INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}  # Graphs and the 
 PAGE = Path(__file__).with_name("page")
 WEB = "onnxruntime-web@1.30.0"
 RUNTIME = json.loads(
-    (PAGE / "runtime.json").read_text()
+    (PAGE / "runtime.json").read_text(encoding="utf-8")
 )  # its files and what they are, which the browser checks
 
 

@@ -91,7 +91,7 @@ def locked(folder: Path) -> BaseFileLock:
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
-    pid = owner.read_text("utf-8", "replace") if owner.is_file() else ""
+    pid = owner.read_text(encoding="utf-8", errors="replace") if owner.is_file() else ""
     # workers of a dead process hold its lock until they notice
     seconds = 0 if re.fullmatch(r"[0-9]{1,9}", pid) and alive(int(pid)) else 15
     lock = FileLock(folder / ".lock", timeout=seconds)
@@ -148,7 +148,9 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if (last := last_good(self.folder / "checkpoints")) is not None:
-            before = settings.read_text("utf-8", "replace") if settings.is_file() else self.config
+            before = (
+                settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
+            )
             if not goes_on(before, self.config):
                 hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
                 raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)

@@ -19,7 +19,7 @@ from audioldm.errors import AudioLDMError
 from audioldm.paths import inside
 from audioldm.tables import Record, filled, lines, read_content, read_text, texts_of
 
-PHRASES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("phrases.json").read_text("utf-8"))
+PHRASES: Any = json.loads(Path(__file__).with_name("phrases.json").read_text(encoding="utf-8"))
 ESC10: dict[str, tuple[str, ...]] = {name: tuple(texts) for name, texts in PHRASES["esc10"].items()}
 ESC10_CLIP = re.compile(r"(?P<fold>\d)-(?P<freesound>\d+)-(?P<take>[A-Z])\.(ogg|wav|flac)")
 ESC10_CREDIT = re.compile(r"^- \*\*\[([^\]]+)\].*clip derived from \[.*\]\(.*\) by \*([^*]+)\*")
