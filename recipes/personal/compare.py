@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,11 @@ class Compared:
         self.pipe = AudioLDM.from_pretrained(args.model, device=args.device)
         self.settings: Row = {"batch_size": 12, **({"steps": 2} if args.quick else {})}
         self.seeds = 2 if args.quick else 24
-        self.base = self.target(self.pipe, args.prompt), self.kept(self.pipe)
+
+    @cached_property
+    def base(self) -> tuple[list[float], int]:
+        """The model alone: its scores of the prompt, and how many clips of others are recognised."""
+        return self.target(self.pipe, self.args.prompt), self.kept(self.pipe)
 
     def scores(self, waves: Tensor) -> list[dict[str, float]]:
         rate = self.pipe.spec.rate
