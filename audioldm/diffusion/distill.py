@@ -13,8 +13,7 @@ from torch.nn import functional as nnf
 from audioldm.diffusion.prediction import Denoiser, spread
 from audioldm.diffusion.samplers import Sampler
 
-Critic = Callable[[Tensor], Tensor]
-"""noised latents (B, ...) -> logits (B, P): how real each of P places is"""
+Critic = Callable[[Tensor], Tensor]  # noised latents (B, ...) -> logits (B, P): how real each of P places is
 
 
 def trajectory(sampler: Sampler, denoise: Denoiser, x: Tensor, sigmas: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ def check_steps(steps: int, most: int | None = None) -> None:
     if steps < 1:
         raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 or more.")
     if most is not None and steps > most:
-        why = f"steps={steps} is more than the {most} times of the schedule."
-        raise AudioLDMError(why, "Use fewer steps, or the grid karras or exponential.")
+        raise AudioLDMError(
+            f"steps={steps} is more than the schedule's {most} times.", "Use the grid karras."
+        )
 
 
 def at_times(schedule: Path, t: Tensor) -> Tensor:
@@ -105,4 +106,3 @@ def aligned(schedule: Path, steps: int) -> Tensor:
 
 KINDS = (leading, published, trailing, linspace, karras, exponential, snr, aligned)
 GRIDS = {grid.__name__: Entry(grid) for grid in KINDS}
-"""Grids by name."""

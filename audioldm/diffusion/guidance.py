@@ -173,4 +173,3 @@ GUIDANCE = {way.__name__: Entry(way) for way in WAYS} | {
     "negative": Entry(classifier_free, "Away from a given prompt.   Liu et al. 2022, arXiv:2206.01714."),
     "autoguidance": Entry(classifier_free, "Away from a weaker net.   Karras et al. 2024, arXiv:2406.02507."),
 }
-"""Guidance by name."""

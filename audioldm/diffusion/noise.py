@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-Noise = Callable[[], Tensor]
-"""() -> (B, ...) standard normal, new at each call."""
+Noise = Callable[[], Tensor]  # () -> (B, ...) standard normal, new at each call
 
 
 class PerSample:

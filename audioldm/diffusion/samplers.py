@@ -33,8 +33,9 @@ from audioldm.errors import AudioLDMError
 
 OnStep = Callable[[int, float, Tensor, Tensor], None]  # (step, sigma, x at sigma, x0 as now believed)
 Net = Callable[[Tensor, float | Tensor], Tensor]  # a Denoiser that also takes one level for all samples
-Sampler = Callable[..., Tensor]
-"""(denoise, x (B, ...), sigmas (n + 1,), *, noise=None, on_step=None, **options) -> x (B, ...) at sigmas[-1]"""
+Sampler = Callable[
+    ..., Tensor
+]  # (denoise, x, sigmas (n + 1,), *, noise, on_step, **options) -> x at sigmas[-1]
 
 
 def sampler(loop: Callable[..., Tensor]) -> Sampler:
@@ -310,8 +311,7 @@ def adaptive(
         x, first = torch.where(keep, new, x), torch.where(keep, slopes[-1], first)
         now = torch.where(good, torch.where(last_one, end, now + step), now)
         step = step * (0.9 * error.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
-    why = f"the adaptive solver took {most} steps and is not done."
-    raise AudioLDMError(why, "Raise rtol or atol.", code=1)
+    raise AudioLDMError(f"the adaptive solver is not done in {most} steps.", "Raise rtol or atol.", code=1)
 
 
 @sampler

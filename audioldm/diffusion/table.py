@@ -2,11 +2,10 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, signature
 from math import inf, isfinite, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 from audioldm.errors import AudioLDMError
 
@@ -18,8 +17,7 @@ LIMITS = {
 """lowest and highest value of an option; 0 or more where nothing is said"""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A function under a name; calling the entry calls the function."""
 
     run: Callable[..., Any]

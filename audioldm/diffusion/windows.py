@@ -1,7 +1,6 @@
-"""Sound of any length from a net of one length: overlapped windows, blended.   x (B, C, T, F); windows along T.
+"""Sound of any length from a net of one length: windows along T of x (B, C, T, F), denoised one at a time and blended.
 
-Bar-Tal et al. 2023 (MultiDiffusion, arXiv:2302.08113) eq. 5: the x0 of every frame is the weighted mean of what the
-windows that hold it say.   A window is denoised at a time, so memory does not grow with T.
+The x0 of a frame is the weighted mean of what its windows say: Bar-Tal et al. 2023 (MultiDiffusion, arXiv:2302.08113).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from audioldm.diffusion.prediction import Denoiser
 
+# first latent frame of the U-Net's input, and latent frames of the whole clip; None: the clip itself
 WINDOW: ContextVar[tuple[int, int] | None] = ContextVar("WINDOW", default=None)
-"""first latent frame of the U-Net's input, and latent frames of the whole clip; None: the clip itself"""
 
 
 @contextmanager
@@ -73,17 +72,14 @@ def blend(
     return (total / mass.to(total)).transpose(dim, -1).contiguous()
 
 
-def windowed(
-    parts: Sequence[Denoiser], shares: Tensor, *, window: int, stride: int = 0, circular: bool = False
-) -> Denoiser:
+def windowed(parts: Sequence[Denoiser], shares: Tensor, *, window: int, circular: bool = False) -> Denoiser:
     """One denoiser for any T from denoisers that see ``window`` frames; part p counts shares[p] (P, T) in each frame.
 
-    Windows are at most ``stride`` apart (0: half of one) and count by sin^2; shares sum to 1, and a part is called only
-    where it counts.   One part and one window is that part, bit by bit.   ``circular`` is a loop, of T >= window.
+    Windows are at most half of one apart and count by sin^2; shares sum to 1, and a part is called only where it
+    counts.   One part and one window is that part, bit by bit.   ``circular`` is a loop, of T >= window.
     """
     length = shares.shape[1]
-    size, step = min(window, length), stride or max(1, window // 2)
-    begins = starts(length, window, step, circular=circular)
+    begins, size = starts(length, window, max(1, window // 2), circular=circular), min(window, length)
     weights = ((torch.arange(size) + 0.5) * pi / size).sin() ** 2 if len(begins) > 1 else torch.ones(size)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -106,8 +102,8 @@ def windowed(
 class Front:
     """Answers in windows, kept: a run over the first frames that a run over more of them goes on from.
 
-    A sampler that asks once a level gives there what it gives over all frames, bit by bit: every window that those
-    frames depend on was asked, two at the last level of ``sigmas``, one more at each level above.   The rest is 0.
+    A sampler that asks once a level gives there what it gives over all frames, bit by bit: every window on which they
+    depend was asked, two at the last level, one more at each level above.   The rest is 0.
     """
 
     def __init__(self, begins: Sequence[int], window: int, sigmas: Tensor) -> None:

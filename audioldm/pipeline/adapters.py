@@ -17,8 +17,7 @@ from audioldm.paths import sha256
 from audioldm.ranges import weighted
 
 Named = str | Path | tuple[str | Path, float]  # FILE[:WEIGHT], or a file and its weight
-SHIPPED = Path(__file__).parents[1] / "_embedded" / "adapters"
-"""of the embedded model: shield is SHIPPED/shield.safetensors where there is no such file"""
+SHIPPED = Path(__file__).parents[1] / "_embedded" / "adapters"  # shield is SHIPPED/shield.safetensors
 
 
 def parse(named: Named) -> tuple[Path, float]:

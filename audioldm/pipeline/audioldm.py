@@ -37,10 +37,9 @@ class AudioLDM(Components):
     ) -> Tensor:  # fmt: skip
         """Prompts (or conditions of one row) and a seed for each to waves (B, N).
 
-        ``options`` are the settings of ``Sampling``; what is None or left out comes from the model's ``defaults``.
-        ``timeline`` is what every clip follows instead of its prompt.   ``loop`` lets the end go over into the begin,
-        and rounds the length to whole latent frames.   A sound longer than the model's own length is made in windows.
-        Raises AudioLDMError for settings that no run could use.
+        ``options`` are the settings of ``Sampling``, None the model's ``defaults``.   Every clip may follow a
+        ``timeline`` instead of its prompt.   ``loop`` lets the end go over into the begin, and rounds the length to
+        whole latent frames.   Sounds of any length are made in windows.   Raises AudioLDMError.
         """
         run = Run.of(self, seeds, loop=loop, **options)
         # 1. Encode the prompts, and the one to steer away from.
@@ -60,8 +59,7 @@ class AudioLDM(Components):
     ) -> Iterator[Tensor]:
         """The pieces (N,) of one sound, each as soon as nothing can change it; joined, they are the sound of a call.
 
-        Its windows are gone through from the left: the first piece waits for n (n + 3) / 2 calls of the net in n steps.
-        No silent clip is drawn again.   Raises AudioLDMError for samplers that ask more than once a step.
+        The first waits for n (n + 3) / 2 calls of the net in n steps.   Raises AudioLDMError for samplers of more.
         """
         run = Run.of(self, [seed], **options)
         settings, frames, window = run.settings, run.noise.shape[1], window_frames(self)

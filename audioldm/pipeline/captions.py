@@ -49,14 +49,10 @@ class Captioning:
     @torch.no_grad()
     def __call__(self, waves: Tensor) -> list[Caption]:
         """Of waves (B, 1, N) at CLAP's rate, a caption each: of the search's, the likeliest that CLAP finds near."""
-        vector, frames = self.features(waves)
+        vector, frames = sound_features(self.clap, normalise_peak(waves.to(self.clap.device)))
         sequence = self.captioner.sequence(vector, frames)
         texts = self.choose(vector, *self.captioner.candidates(sequence, beams=self.beams))
         return [Caption(*pair) for pair in zip(texts, self.matches(sequence, texts), strict=True)]
-
-    def features(self, waves: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Each sound's vector (B, D) and, where the CLAP has them, its frames (B, T, E)."""
-        return sound_features(self.clap, normalise_peak(waves.to(self.clap.device)))
 
     def choose(self, vector: Tensor, tokens: Tensor, likely: Tensor) -> list[str]:
         """Of candidates (B, beams, L) one for each sound's vector (B, D)."""
@@ -92,7 +88,8 @@ def better_captions(
     clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
     for part in torch.arange(len(rows)).split(BATCH):
         waves, some = torch.stack([clips[(place, 0)][0] for place in part.tolist()]), [rows[i] for i in part]
-        sequence = captioning.captioner.sequence(*captioning.features(waves))
+        features = sound_features(captioning.clap, normalise_peak(waves.to(captioning.clap.device)))
+        sequence = captioning.captioner.sequence(*features)
         old = captioning.matches(sequence, [row.captions[0] for row in some])
         for row, caption, fits in zip(some, captioning(waves), old, strict=True):
             yield replace(row, captions=(caption.text,)) if caption.match > fits else row, caption, fits

@@ -22,7 +22,6 @@ from audioldm.pipeline.conditions import Conditions, encode, sound_condition
 from audioldm.pipeline.run import Run
 from audioldm.pipeline.spans import Span
 from audioldm.ranges import SHARE, Between
-from audioldm.signal.level import peak_of
 from audioldm.signal.mel import filterbank, log_mel
 from audioldm.signal.splice import attenuate, bandwidth, crossover, splice
 
@@ -58,7 +57,7 @@ class Canvas:
         if wave.numel() == 0 or not bool(wave.isfinite().all()):
             raise AudioLDMError("The sound to edit is empty or not finite.", "Give another file.")
         mean = float(wave.mean())
-        gain = PEAK / max(peak_of(wave - mean), PEAK / MAX_GAIN)
+        gain = PEAK / max(float((wave - mean).abs().max()), PEAK / MAX_GAIN)
         latent = longform.encode(parts, (wave - mean) * gain)
         run = run or Run.of(parts, [seed], shape=latent.shape[1:], **options)
         return Canvas(run, latent, wave.shape[0], gain, mean)
@@ -129,8 +128,7 @@ def transfer(
 ) -> Tensor:  # fmt: skip
     """Make ``wave`` sound like ``prompt``: add noise up to ``strength``, denoise under the prompt.   SDEdit, 2022.
 
-    Strength 0 is the round trip, 1 is generation.   ``invert`` finds the sound's own noise under ``source`` by DDIM,
-    and keeps more of the sound, even at strength 1.   ``regions`` leaves the rest as it is.
+    Strength 0 is the round trip, 1 generation.   ``invert`` begins at the sound's own noise under ``source`` (DDIM).
     """
     SHARE.check("strength", strength)
     canvas = Canvas.of(parts, wave, **options)
@@ -228,8 +226,8 @@ def upscale(
 ) -> Tensor:
     """Super-resolution: the band above ``cutoff`` Hz (read off the spectrum if None) is made, the band below is kept.
 
-    Latent bins that lie wholly below the cutoff are known (AudioLDM, arXiv:2301.12503 sec. 3.4).   The result's low
-    band is the input's own, sample for sample through one crossover; the new band's level continues the old one's.
+    Latent bins wholly below the cutoff are known (AudioLDM, arXiv:2301.12503 sec. 3.4); the result's low band is the
+    input's own through one crossover, and the new band's level continues the old one's.
     """
     spec = parts.spec
     if cutoff is None:

@@ -26,8 +26,7 @@ from audioldm.ranges import POSITIVE, SHARE, Between
 from audioldm.signal.level import normalise_peak
 
 NAMES = ("classifier_free", "rescale", "apg", "cfg_plus_plus", "cfg_zero_star")
-METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}
-"""Ways to combine the answer with the prompt and the answer without; each takes (pair, scale)."""
+METHODS = {name: wrappers.GUIDANCE[name] for name in NAMES}  # each takes (pair, scale)
 NOISELESS = ("euler", "ddim", "flow_euler")  # samplers that CFG++ is a step of
 CLASSIFIER_LIMIT, CLAP_LIMIT = 1.0, 0.05
 """Largest root mean square that a gradient moves x0 by; far beyond, only this CLAP finds the (loud) sounds nearer."""
@@ -105,11 +104,11 @@ class GuidanceConfig:
             if scale is not None and scale > 1:
                 raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1.")
         if self.extra_prompts and self.method != "classifier_free":
-            hint = "Leave out guidance_extra_prompts."
-            raise AudioLDMError(f"guidance_method={self.method} knows one prompt only.", hint)
+            raise AudioLDMError(
+                f"guidance_method={self.method} knows one prompt.", "Leave out extra_prompts."
+            )
         if self.weak is not None and negative:
-            both = f"negative={negative!r} and guidance_weak both say what to move away from."
-            raise AudioLDMError(both, "Give one.")
+            raise AudioLDMError(f"negative={negative!r} and guidance_weak exclude each other.", "Give one.")
 
     def settings(self) -> dict[str, Any]:
         """What differs from plain classifier-free guidance, as a sidecar shows it."""

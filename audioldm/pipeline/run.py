@@ -24,8 +24,7 @@ from audioldm.pipeline.conditions import Conditions
 from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.pipeline.longform import loop_frames, over_time
 
-OnStep = Callable[[int, int], None]
-"""(steps done, steps in all)"""
+OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 SILENT = 0.02  # peak below which a clip counts as silent: 28 dB below the 0.5 that sounds have in training
 STRIDE = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: small seeds do not meet those of further draws
 MOST_SEEDS = 2**62
@@ -40,7 +39,7 @@ class Run:
     noise: PerSample  # of every clip, from its own seed; each is shaped (C, T, F)
     sigmas: Tensor  # the grid (steps + 1,), descending, on the CPU: no step waits to read it
     guidance: GuidanceConfig
-    on_step: OnStep | None
+    on_step: OnStep
 
     @classmethod
     def of(
@@ -57,7 +56,7 @@ class Run:
         channels, frames, bins = parts.spec.latent_shape(settings.seconds, multiple_of(parts.unet))
         shape = shape or (channels, loop_frames(parts, settings.seconds) if loop else frames, bins)
         noise = PerSample(seeds, shape, parts.device)
-        return cls(parts, settings, noise, sigmas, guidance, on_step)
+        return cls(parts, settings, noise, sigmas, guidance, on_step or (lambda *_: None))
 
     def start(self) -> Tensor:
         """Noise (B, C, T, F) at the grid's first level."""
@@ -89,14 +88,9 @@ class Run:
         if len(levels) < 2:
             return x
         sampler, steps = choose(SAMPLERS, self.settings.sampler, "sampler"), (len(levels) - 1) * rounds
-        count = iter(range(1, steps + 1))
-
-        def report(*_: Any) -> None:
-            step = next(count, steps)  # solvers with inner steps report more often
-            if self.on_step is not None:
-                self.on_step(step, steps)
-
-        run = partial(sampler, denoise, noise=self.noise, on_step=report)
+        count = iter(range(1, steps + 1))  # solvers with inner steps report more often
+        watch = {"noise": self.noise, "on_step": lambda *_: self.on_step(next(count, steps), steps)}
+        run = partial(sampler, denoise, **watch)
         x = run(x, levels) if rounds == 1 else edit.repaint(run, x, levels, noise=self.noise, rounds=rounds)
         return x * self.parts.schedule.alpha_of(self.sigmas[-1]).float()  # 1 unless the grid ends above 0
 

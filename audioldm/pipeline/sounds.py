@@ -16,7 +16,6 @@ from torch import Tensor
 from audioldm.datasets.decode import CANCEL, check_level, mono, opened, resample
 from audioldm.datasets.manifest import SILENT_PEAK
 from audioldm.errors import AudioLDMError
-from audioldm.signal.level import peak_of
 from audioldm.signal.splice import splice
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -97,7 +96,8 @@ def splice_into(
     wave = torch.nn.functional.pad(wave, (0, len(sound.data) - len(wave)))
     places = [(round(begin * sound.rate), round(end * sound.rate)) for begin, end in regions]
     # what would be beyond full scale is turned down as a whole, not cut off
-    gain = CEILING / max([CEILING, *(peak_of(wave[begin:end]) for begin, end in places)])
+    new = torch.cat([wave[begin:end] for begin, end in places])
+    gain = CEILING / max(CEILING, float(new.abs().max()) if len(new) else 0.0)
     base = torch.from_numpy(sound.floats().T.copy())
     mixed = splice(base, gain * wave.expand_as(base), places, fade=round(fade * sound.rate)).numpy().T
     touched = mixed != base.numpy().T

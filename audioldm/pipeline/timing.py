@@ -31,7 +31,6 @@ class Usage:
 
 
 def wait(device: torch.device) -> None:
-    """Until a GPU has done everything that it was sent."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -11,10 +11,8 @@ from audioldm.spec import AudioSpec
 
 FIRST, LATER = 20, 3  # steps of ``fitted`` before the first round of a phase refinement, and in each
 NOISE = 0.7  # share of noise that a phase refinement begins with
-FLOOR = 0.5
-"""Nepers above the log-mel's floor that still count as the floor: nets come that near to it, and sounds lie above."""
-MOMENTUM = 0.99
-"""How much of a round's last change the phases of a phase refinement go on with: 0 is Griffin & Lim's step."""
+FLOOR = 0.5  # nepers above the log-mel's floor that still count as the floor: nets come that near to it
+MOMENTUM = 0.99  # of a round's last change that the phases go on with: 0 is Griffin & Lim's step
 
 
 def griffin_lim(
@@ -34,10 +32,9 @@ def griffin_lim(
 def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, generator: Generator) -> Tensor:
     """A vocoder's wave (B, 1, T * hop) brought to the log-mel (B, 1, T, F) that it was made from.
 
-    It begins at the wave and seven tenths of noise (one for all rows, so a sound is the same alone and in a batch),
-    each with the mel's loudness: tones keep the vocoder's phases, noise loses the periodic texture of a small vocoder.
-    A round fits the magnitudes to the mel and takes phases that go on as they changed last (Perraudin et al. 2013,
-    alg. 1); 8 are enough to hear.   Silence stays silence (``energies``).
+    It begins at the wave and seven tenths of noise (one for all rows), each with the mel's loudness: tones keep the
+    vocoder's phases, noise loses the periodic texture of a small vocoder.   A round fits the magnitudes to the mel and
+    takes phases that go on as they changed last (Perraudin et al. 2013, alg. 1); 8 are enough to hear.
     """
     samples = mel.shape[-2] * spec.hop
     drawn = torch.randn(1, samples, generator=generator, device=generator.device).to(mel)

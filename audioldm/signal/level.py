@@ -8,7 +8,3 @@ def normalise_peak(wave: Tensor, *, peak: float = 0.5, max_gain: float = 20.0) -
     centred = wave - wave.mean(-1, keepdim=True)
     top = centred.abs().amax(-1, keepdim=True).clamp(min=peak / max_gain)
     return centred * (peak / top)
-
-
-def peak_of(wave: Tensor) -> float:
-    return float(wave.abs().max()) if wave.numel() else 0.0

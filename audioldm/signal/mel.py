@@ -7,8 +7,7 @@ from torch.nn import functional as nnf
 
 from audioldm.spec import AudioSpec
 
-MEAN, STD = -4.63, 2.74
-"""of natural-log mels of everyday sound at 16 kHz, 64 bins: what AudioLDM's own configuration carries"""
+MEAN, STD = -4.63, 2.74  # of natural-log mels of everyday sound at 16 kHz, 64 bins: AudioLDM's own
 
 
 def filterbank(spec: AudioSpec) -> Tensor:

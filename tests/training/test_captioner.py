@@ -62,7 +62,7 @@ def test_a_captioner_writes_what_it_was_shown_and_knows_what_belongs_together(tr
     captioning = Captioning(trained.captioner, clap, beams=2)
     written = captioning(sounds.wave)
     assert sum(one.text == text for one, text in zip(written, sounds.captions, strict=True)) >= 5
-    sequence = captioning.captioner.sequence(*captioning.features(sounds.wave))
+    sequence = captioning.captioner.sequence(*sound_features(clap, normalise_peak(sounds.wave)))
     right = torch.tensor(captioning.matches(sequence, sounds.captions))
     wrong = torch.tensor(captioning.matches(sequence, sounds.captions[1:] + sounds.captions[:1]))
     assert right.mean() > wrong.mean() + 0.1
