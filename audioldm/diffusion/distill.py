@@ -35,11 +35,8 @@ def step_to(end: Tensor, student: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def segment(student: Denoiser, x: Tensor, sigma: Tensor, x_end: Tensor, end: Tensor) -> Tensor:
-    """alpha mean |step_to(end) - x_end|^2: one step does what all of the teacher's from ``sigma`` to ``end`` do.
-
-    Both lie on one trajectory.   Salimans & Ho 2022 (progressive distillation) app. G.   alpha = 1 / sqrt(1 + end^2)
-    stands between the error of x_end at variance 1 (alpha^2) and that of the clean sound (1).
-    """
+    """alpha mean |step_to(end) - x_end|^2: one step does what all of the teacher's do.   Salimans & Ho 2022 app. G."""
+    # alpha = 1 / sqrt(1 + end^2) is between the error of x_end at variance 1 (alpha^2) and of the clean sound (1)
     error = (step_to(end, student, x, sigma) - x_end).square().flatten(1).mean(1)
     return error * (1 + end.to(error) ** 2).rsqrt()
 

@@ -318,14 +318,11 @@ def adaptive(
 def ddim_invert(
     denoise: Net, x: Tensor, sigmas: list[float], *, noise: Noise, on_step: OnStep, rounds: int = 0
 ) -> Tensor:
-    """DDIM run upwards: x (B, ...) at sigmas[-1] to x at sigmas[0].   Song et al. 2021 (DDIM) sec. 4.3.
-
-    ``rounds`` repeat a step with the slope where it ends, until the way down undoes it (Pan et al. 2023, AIDI).
-    """
+    """DDIM run upwards, from sigmas[-1] to sigmas[0].   Song et al. 2021 (DDIM) sec. 4.3; Pan et al. 2023 (AIDI)."""
     for i, (low, high) in enumerate(pairwise(sigmas[::-1])):
         x0 = denoise(x, low if low > 0 else high)
         guess = x + (high - low) * (x - x0) / (low or high)
-        for _ in range(rounds):
+        for _ in range(rounds):  # with the slope where the step ends, until the way down undoes it
             x0 = denoise(guess, high)
             guess = x + (high - low) * (guess - x0) / high
         on_step(i, high, guess, x0)

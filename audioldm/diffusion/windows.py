@@ -29,10 +29,7 @@ def window_at(begin: int, frames: int) -> Iterator[None]:
 
 
 def starts(length: int, window: int, stride: int, *, circular: bool = False) -> list[int]:
-    """First frames of even windows, at most ``stride`` apart, that cover ``length``; circular ones run over the end.
-
-    Raises ValueError where a circle is shorter than its window.
-    """
+    """First frames of even windows over ``length``, at most ``stride`` apart; circular ones run over its end."""
     if circular:
         if window > length:
             raise ValueError(f"a circle of {length} frames is shorter than its window of {window}.")

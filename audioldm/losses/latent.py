@@ -6,10 +6,7 @@ from torch.nn import functional as nnf
 
 
 def info_nce(text: Tensor, audio: Tensor, scale: Tensor | float, *, same: Tensor | None = None) -> Tensor:
-    """Symmetric contrastive loss over a batch of unit vectors (B, D).   CLIP (arXiv:2103.00020) fig. 3; CLAP eq. 1.
-
-    ``same`` (B, B) marks all pairs that match: the target spreads evenly over them (SupCon, arXiv:2004.11362).
-    """
+    """Symmetric contrastive loss of unit vectors (B, D); ``same`` (B, B) marks what matches.   CLIP fig. 3; SupCon."""
     logits = scale * text @ audio.T
     target = (torch.eye(len(text), device=text.device) if same is None else same).to(text.dtype)
     rows = target / target.sum(1, keepdim=True)

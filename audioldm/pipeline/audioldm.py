@@ -98,9 +98,9 @@ class AudioLDM(Components):
         cls, ref: str | Path | None = None, *, device: str = "cpu",
         dtype: torch.dtype | None = None, mode: Mode = "exact", **choices: Any,
     ) -> "AudioLDM":  # fmt: skip
-        """Load a model: None or "embedded", a model folder, a diffusers folder or hub id, an original ``.ckpt``.
+        """Load a model folder, a diffusers folder or hub id, a ``.ckpt``; ``choices``: ``convert.model.Choices``.
 
-        ``choices`` are those of ``convert.model.Choices``.   Raises AudioLDMError.
+        None is the embedded model.   Raises AudioLDMError.
         """
         check_mode(mode)
         return cls(**vars(open_model(ref, **choices))).to(device, dtype, mode=mode)

@@ -1,8 +1,7 @@
 """Edits of a sound with a text-to-sound model: ``wave`` (N,) at the model's rate in, a wave out, any length.
 
-Every edit has as options a seed, ``guidance_config``, ``on_step`` and the settings of ``Sampling``, None the model's
-own.   What it keeps is the input after the VAE, the vocoder and the phase refinement (its round trip);
-``sounds.splice_into`` puts the untouched original back.   C channels, T latent frames, F bins, N samples.
+Its options are a seed and those of ``run.Run``.   What an edit keeps is the input after VAE, vocoder, phase refinement
+(its round trip); ``sounds.splice_into`` puts the original back.   C channels, T latent frames, F bins, N samples.
 """
 
 from collections.abc import Sequence

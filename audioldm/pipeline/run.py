@@ -115,8 +115,8 @@ def seed_of(seed: int, attempt: int) -> int:
 def resample_silent(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Let ``generate``, a model's call for one batch, make any number of clips, and draw silent ones again.
 
-    A silent clip is drawn again at most ``retry_silent`` times, from seeds that follow from its own; under controls,
-    which may ask for silence, never.   Raises AudioLDMError where prompts and seeds are not as many, or out of range.
+    A silent clip is drawn at most ``retry_silent`` times, from seeds that follow from its own; under controls, which
+    may ask for silence, once.   Raises AudioLDMError.
     """
 
     @wraps(generate)

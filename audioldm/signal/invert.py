@@ -54,10 +54,7 @@ def refine_phase(wave: Tensor, mel: Tensor, spec: AudioSpec, *, rounds: int, gen
 
 
 def fitted(magnitude: Tensor, mel: Tensor, spec: AudioSpec, steps: int) -> Tensor:
-    """Magnitudes (B, K, T) scaled until their bands are the log-mel's (B, 1, T, F): m <- m * W'(target / W m) / W'1.
-
-    Lee & Seung 2001 (divergence), W the filter bank: from a sound's own fine structure, where a pseudo-inverse is flat.
-    """
+    """Magnitudes (B, K, T) with a log-mel's bands (B, 1, T, F): m <- m * W'(target / W m) / W'1.   Lee & Seung 2001."""
     bank = filterbank(spec).to(mel)
     target, share = energies(mel, spec)[:, 0].transpose(1, 2), bank.sum(0)[:, None].clamp(min=1e-8)
     magnitude = magnitude.clamp(min=1e-7)
