@@ -20,7 +20,6 @@ from audioldm.spec import SPECS
 SECONDS = 5.12  # length of the windows that CLAP and the captioner learned from
 QUIET = 0.03  # a window whose peak is so small a part of its sound's is not captioned
 LONGEST = 120.0  # seconds of a file that are listened to
-BATCH = 64
 NEAR = 3.0  # nats a token that a caption gains by CLAP's cosine to the sound; chosen on held-out clips
 
 
@@ -86,7 +85,7 @@ def better_captions(
     """Rows with the better of two captions, the new one, and the old one's match.   CapFilt (arXiv:2201.12086)."""
     spec = next(spec for spec in SPECS.values() if spec.rate == captioning.clap.rate)
     clips = AudioText(rows, spec, SECONDS, seed=0, captions="first")
-    for part in torch.arange(len(rows)).split(BATCH):
+    for part in torch.arange(len(rows)).split(64):
         waves, some = torch.stack([clips[(place, 0)][0] for place in part.tolist()]), [rows[i] for i in part]
         features = sound_features(captioning.clap, normalise_peak(waves.to(captioning.clap.device)))
         sequence = captioning.captioner.sequence(*features)

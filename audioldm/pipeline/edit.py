@@ -117,7 +117,7 @@ def check_regions(regions: Regions, seconds: float) -> None:
             raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
         if begin >= seconds:
             raise AudioLDMError(
-                f"region {begin:g}-{end:g} s is after the sound.", "Use audioldm edit continue."
+                f"region {begin:g}-{end:g} s begins after the end.", "Use audioldm edit continue."
             )
 
 
