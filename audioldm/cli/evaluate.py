@@ -116,13 +116,13 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         outputs.check_writable(self.out)
         compared.cache = clips.Cache(cache_folder() / "embeddings")
         with waiting("embedding"):
-            scores = compared.run(nets, {**more, **about, "versions": outputs.versions()})
+            compared.run(nets, {**more, **about, "versions": outputs.versions()})
         title = f"{more.get('model') or self.generated} against {place}"
-        files = {"report.html": report.as_html(scores, compared, title=title)}
-        files |= {"report.md": report.as_text(scores), "report.json": json_text(scores.as_dict())}
-        files["clips.csv"] = report.as_csv(scores)
+        files = {"report.html": report.as_html(compared, title=title)}
+        files |= {"report.md": report.as_text(compared), "report.json": json_text(compared.as_dict())}
+        files["clips.csv"] = report.as_csv(compared)
         outputs.publish({self.out / name: content for name, content in files.items()})
-        self.show(scores.as_dict(), f"{files['report.md']}{self.out / 'report.html'}")
+        self.show(compared.as_dict(), f"{files['report.md']}{self.out / 'report.html'}")
 
     def asked(self, place: Path) -> tuple[list[clips.Clip], clips.Frame, dict[str, Any]]:
         """The real clips, the frame of all clips, and what a report says of the list."""

@@ -122,36 +122,8 @@ def over_seeds(runs: Sequence[Scores]) -> Scores:
 
 
 @dataclass
-class Report:
-    """The result; ``about`` says under which conditions."""
-
-    about: dict[str, Any]
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """embedder's name -> what was compared (row), how many clips (n), and the scores by name"""
-    clips: list[dict[str, Any]] = field(default_factory=list)  # one a generated clip, for the CSV
-    census: dict[str, dict[str, int]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON, without the single clips."""
-        return {name: part for name, part in vars(self).items() if name != "clips"}
-
-    def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
-        """The clips' single values; a second embedder adds its columns."""
-        rows = [row for row in self.clips if row["set"] == run]
-        if not rows:
-            for clip, fact in zip(clips.clips, clips.facts, strict=True):
-                row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path)}
-                facts = {"seconds": round(fact["seconds"], 3), "sha256": fact["sha256"].split("/")[0]}
-                rows.append({**row, **fact, **facts})
-            self.clips += rows
-        for place, row in enumerate(rows):
-            row |= {name: round(float(value[place]), 6) for name, value in values.items()}
-
-
-@dataclass
 class Comparison:
-    """What is compared; ``runs`` are generated sets of the same ids, with other seeds, usually one.
+    """What is compared, and the result; ``runs`` are generated sets of the same ids, with other seeds, usually one.
 
     ``real`` is in the order of each of them where ``pairs``.   ``others`` are real clips besides the reference, for
     the real/real floor; ``trip`` the reference after the model's VAE and vocoder.
@@ -164,22 +136,32 @@ class Comparison:
     others: Sequence[Clip] = ()
     trip: Sequence[Clip] = ()
     cache: Cache = field(default_factory=lambda: Cache(None))
+    about: dict[str, Any] = field(default_factory=dict)  # the conditions
+    census: dict[str, dict[str, int]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """embedder's name -> what was compared (row), how many clips (n), and the scores by name"""
+    clips: list[dict[str, Any]] = field(default_factory=list)  # one a generated clip, for the CSV
 
-    def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> Report:
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the single clips."""
+        return {name: getattr(self, name) for name in ("about", "census", "warnings", "rows")}
+
+    def run(self, embedders: Sequence[Embedder], about: dict[str, Any]) -> "Comparison":
         """All rows of all embedders.   AudioLDMError for a set that is all silent or all the same sound."""
         facts = ("name", "sha256", "dim", "rate", "front")
         nets = [{key: getattr(net, key) for key in facts} for net in embedders]
-        report = Report({**about, "framing": str(self.frame), "resampler": RESAMPLER, "embedders": nets})
+        self.about = {**about, "framing": str(self.frame), "resampler": RESAMPLER, "embedders": nets}
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
-            report.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
+            self.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            rows = report.rows[embedder.name] = []
-            for name, n, scores in self.lines(embedder, report):
+            rows = self.rows[embedder.name] = []
+            for name, n, scores in self.lines(embedder):
                 rows.append({"row": name, "n": n, **scores})
-        report.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
-        return report
+        self.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
+        return self
 
-    def lines(self, embedder: Embedder, report: Report) -> Iterator[tuple[str, int, Scores]]:
+    def lines(self, embedder: Embedder) -> Iterator[tuple[str, int, Scores]]:
         """The rows of one embedder: what was compared with the reference, how many clips, the scores."""
 
         def embed(clips: Sequence[Clip]) -> ClipSet:
@@ -191,17 +173,14 @@ class Comparison:
             return distances(clips, real) | scores | right, wrong, values | each
 
         real, sets = embed(self.real), [embed(clips) for clips in self.runs]
-        for name, clips in (("reference", real), *(("generated", clips) for clips in sets)):
-            all_of = f"All {len(clips)} {name} clips are"
-            if all(fact["silent"] for fact in clips.facts):
-                raise AudioLDMError(f"{all_of} silent.", "Silence has no score.", code=1)
-            if bool((clips.pooled == clips.pooled[0]).all()):
-                raise AudioLDMError(f"{all_of} the same sound.", "A distance needs different ones.", code=1)
-        self.warn(report, sets[0], real, embedder)
+        check("reference", real)
+        for clips in sets:
+            check("generated", clips)
+        self.warn(sets[0], real, embedder)
         rights, wrongs, values = zip(*map(scores, sets), strict=True)
         n = len(sets[0])
-        for number, clips in enumerate(sets):
-            report.note_clips(clips, number + 1, values[number])
+        for number, (clips, by_clip) in enumerate(zip(sets, values, strict=True), 1):
+            self.note_clips(clips, number, by_clip)
         yield "generated", n, over_seeds(rights)
         if len(sets) > 1:
             yield from ((f"generated, set {number}", n, each) for number, each in enumerate(rights, 1))
@@ -224,7 +203,19 @@ class Comparison:
         if self.trip:
             yield "VAE round trip", len(self.trip), scores(embed(self.trip))[0]
 
-    def warn(self, report: Report, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
+    def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
+        """The clips' single values; a second embedder adds its columns."""
+        rows = [row for row in self.clips if row["set"] == run]
+        if not rows:
+            for clip, fact in zip(clips.clips, clips.facts, strict=True):
+                row = {"id": clip.id, "set": run, "caption": clip.caption, "path": str(clip.path)}
+                facts = {"seconds": round(fact["seconds"], 3), "sha256": fact["sha256"].split("/")[0]}
+                rows.append({**row, **fact, **facts})
+            self.clips += rows
+        for place, row in enumerate(rows):
+            row |= {name: round(float(value[place]), 6) for name, value in values.items()}
+
+    def warn(self, generated: ClipSet, real: ClipSet, embedder: Embedder) -> None:
         """What a reader must know, once."""
         rows = sum(map(len, generated.rows))
         same = {fact["sha256"] for fact in generated.facts} & {fact["sha256"] for fact in real.facts}
@@ -232,10 +223,18 @@ class Comparison:
         notes = {f"{few} does not hold; read both beside the floor": rows < 2 * embedder.dim}
         notes |= {f"{len(same)} generated clips are reference clips": bool(same)}
         for name, clips in (("generated", generated), ("reference", real)):
-            counts = report.census[name] = clips.census(self.frame)
+            counts = self.census[name] = clips.census(self.frame)
             reasons = ("silent", "cut") if clips is real else ("silent", "clipped", "duplicates", "cut")
             notes |= {f"{counts[k]} of {counts['n']} {name} clips: {k}": counts[k] > 0 for k in reasons}
-        report.warnings += [note for note, holds in notes.items() if holds and note not in report.warnings]
+        self.warnings += [note for note, holds in notes.items() if holds and note not in self.warnings]
+
+
+def check(name: str, clips: ClipSet) -> None:
+    if all(fact["silent"] for fact in clips.facts):
+        raise AudioLDMError(f"All {len(clips)} {name} clips are silent.", "Silence has no score.", code=1)
+    if bool((clips.pooled == clips.pooled[0]).all()):
+        hint = "A distance needs different ones."
+        raise AudioLDMError(f"All {len(clips)} {name} clips are the same sound.", hint, code=1)
 
 
 def split_by_group(clips: Sequence[Clip]) -> list[int]:

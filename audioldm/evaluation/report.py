@@ -5,21 +5,21 @@ from typing import Any
 
 from audioldm.datasets.decode import read_mono
 from audioldm.evaluation import html
-from audioldm.evaluation.comparison import Comparison, Report
+from audioldm.evaluation.comparison import Comparison
 from audioldm.evaluation.picture import Picture
 from audioldm.tables import csv_text, markdown
 
 SHOWN = 16  # clips with players: half of them the worst
 DISTANCES = ("FD", "FD_inf", "KAD", "KL")
 BY_CLIP = ("kl", "bridge", "clap")
-Row = dict[str, Any]  # of a ``Report``
+Row = dict[str, Any]  # of a ``Comparison``
 
 
-def as_html(report: Report, compared: Comparison, *, title: str) -> str:
+def as_html(report: Comparison, *, title: str) -> str:
     sets = [{"set": name, **counts} for name, counts in report.census.items()]
     embedders = [(name, score_table(part), charts(name, part)) for name, part in report.rows.items()]
     about = {"title": title, "warnings": report.warnings, "report": report, "sets": sets}
-    shown = list(cards(report, compared))
+    shown = list(cards(report))
     return html.page("evaluation/pages/score.html", **about, embedders=embedders, cards=shown)
 
 
@@ -65,7 +65,7 @@ def charts(name: str, rows: Sequence[Row]) -> Iterator[str]:
         yield html.figure(figure, f"FD by {name} against 1/n")
 
 
-def examples(report: Report) -> list[tuple[str, dict[str, Any]]]:
+def examples(report: Comparison) -> list[tuple[str, dict[str, Any]]]:
     """Clips to hear: the worst ones by KL or by caption, then evenly spread ones."""
     first, half = [row for row in report.clips if row["set"] == 1], SHOWN // 2
     key = next((name for name in BY_CLIP if name in first[0]), None)
@@ -77,9 +77,9 @@ def examples(report: Report) -> list[tuple[str, dict[str, Any]]]:
     return [*((f"worst by {key}", row) for row in order[:half]), *spread[:half]]
 
 
-def cards(report: Report, compared: Comparison) -> Iterator[tuple[str, str, list[str]]]:
+def cards(report: Comparison) -> Iterator[tuple[str, str, list[str]]]:
     """Caption, a note, players and spectrograms, the reference under the generated clip."""
-    sides = {"generated": compared.runs[0], "reference": compared.real if compared.pairs else ()}
+    sides = {"generated": report.runs[0], "reference": report.real if report.pairs else ()}
     by_id = {(side, clip.id): clip for side, clips in sides.items() for clip in clips}
     for reason, row in examples(report):
         values = ", ".join(f"{name} {row[name]:.3g}" for name in BY_CLIP if name in row)
@@ -91,7 +91,7 @@ def cards(report: Report, compared: Comparison) -> Iterator[tuple[str, str, list
         yield row["caption"] or row["id"], "; ".join(filter(None, (row["id"], reason, values))), pieces
 
 
-def as_text(report: Report) -> str:
+def as_text(report: Comparison) -> str:
     """Conditions, one Markdown table an embedder, warnings."""
     lines = [f"{key:<12} {html.plain(value)}" for key, value in (report.about | report.census).items()]
     for name, part in report.rows.items():
@@ -100,6 +100,6 @@ def as_text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: Comparison) -> str:
     names = list(dict.fromkeys(name for row in report.clips for name in row))
     return csv_text(names, [[row.get(name, "") for name in names] for row in report.clips])

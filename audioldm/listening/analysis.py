@@ -136,8 +136,8 @@ class Outcome:
 def outcome(
     task: Task, judgements: Sequence[Answer], *, resamples: int, rng: np.random.Generator
 ) -> Outcome | None:
-    """Analyse the main trials of one task; None where there are none."""
-    main = [item for item in judgements if item["kind"] == "main" and item["task"] == task]
+    """Analyse the judgements of one task's main trials; None where there are none."""
+    main = [item for item in judgements if item["task"] == task]
     if not main:
         return None
     raters, prompts = (sorted({item[side] for item in main}) for side in ("rater", "prompt"))

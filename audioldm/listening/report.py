@@ -84,7 +84,7 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
         why = "; ".join(f"rater {each.rater.number}: {', '.join(each.reasons)}" for each in raters)
         raise AudioLDMError(f"No rater passed the screening ({why}).", "--keep-all counts them.", code=1)
     rng, method = np.random.default_rng(seed), test.design.method
-    judgements = [item for screened in kept for item in screened.judgements]
+    judgements = [item for screened in kept for item in screened.of_kind("main")]
     tasks = [
         outcome(task, judgements, resamples=resamples, rng=rng) for task in counted(METHODS[method], "tasks")
     ]

@@ -46,7 +46,6 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
     What the tools say and take is what the agent is told: their docstrings and parameters.
     """
     from mcp.server import MCPServer
-    from mcp.server.mcpserver.exceptions import ToolError
 
     from audioldm.pipeline.captions import Captioning
     from audioldm.serve.jobs import Job
@@ -55,23 +54,11 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
     output = Output(out=out, figure=False, force=True)
 
-    @contextmanager
-    def refusals() -> Iterator[None]:  # reach the agent, which may then ask again
-        try:
-            yield
-        except AudioLDMError as error:
-            raise ToolError(str(error)) from error
-
     def saved(job: Job, prompt: str, title: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
         result = job.future.result()
         record = service.save(result, prompt, title, seed, settings, output)
         place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
         return {"file": str(place), "seconds": seconds, "seed": seed, "notes": result.notes}
-
-    def present(file: str) -> str:
-        if not Path(file).is_file():
-            raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
-        return file
 
     @server.tool()
     @refusals()
@@ -109,3 +96,20 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
             return dict(service.jobs.submit(job).future.result())
 
     return server
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Within, a refusal reaches the agent, which may then ask again."""
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    try:
+        yield
+    except AudioLDMError as error:
+        raise ToolError(str(error)) from error
+
+
+def present(file: str) -> str:
+    if not Path(file).is_file():
+        raise AudioLDMError(f"file={file!r} is not there.", "Name a sound file.")
+    return file
