@@ -42,10 +42,8 @@ class StopAfter(L.Callback):
 
 @dataclass(eq=False)
 class Throughput(L.Callback):
-    """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb``, every ``every`` batches.
-
-    What else happens between batches, such as validations, is not counted.   The peak, in 10^9 bytes, is the GPU's
-    allocator's, or the process's resident memory.
+    """``speed/samples_per_s``, ``speed/data_wait`` (share of the time) and ``speed/peak_gb`` (10^9 bytes of the GPU's
+    allocator or the process) every ``every`` batches; validations and the like are not counted.
     """
 
     every: int = 20
@@ -66,8 +64,7 @@ class Throughput(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
         self.worked += self.lap()
-        first = batch[0] if isinstance(batch, tuple) else batch
-        self.samples += len(first.wave if isinstance(first, Batch) else first.mean) * trainer.world_size
+        self.samples += len(batch.wave if isinstance(batch, Batch) else batch.mean) * trainer.world_size
         if module.batch_count % self.every == 0:
             seconds = max(self.waited + self.worked, 1e-9)
             values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
@@ -91,11 +88,11 @@ def read_metrics(path: Path | str) -> list[dict[str, float]]:
 
 @dataclass(eq=False)
 class Curves(L.Callback):
-    """Logs the terms of each step as ``train/NAME``, and appends {"batch": n, name: value, ...} to ``path``.
+    """Logs the terms of each step as ``train/NAME``; appends {"batch": n, name: value, ...} to ``path`` every ``every``
+    batches and at each validation.
 
-    A line of training every ``every`` batches, one of each validation.   Lightning's CSVLogger begins a new file at
-    each start; here a resumed run drops the lines after the batch that it begins at and writes them again, so that
-    the file is the same however often a run was interrupted.
+    Lightning's CSVLogger begins a new file at each start; here a resumed run drops the lines after the batch that it
+    begins at, so that the file is the same however often a run was interrupted.
     """
 
     path: str | Path
@@ -130,10 +127,9 @@ class Curves(L.Callback):
 class State(L.Callback):
     """Writes the whole state to ``folder``/last.ckpt every ``every`` batches, at the end, and when a signal comes.
 
-    In place of Lightning's ModelCheckpoint, which counts optimiser steps (two a batch in a GAN).   Before a validation
-    it waits until that is over, so that its numbers are on the disk before the state that will not make them again.
-    Stands after the averages and the curves among the callbacks: they belong to the state.   A signal ends the
-    training at the next whole step, a second one at once; the last state stays.
+    Lightning's ModelCheckpoint counts optimiser steps, two a batch in a GAN.   Stands after averages and curves, and
+    waits for a validation: their numbers belong to the state.   A signal ends the training at the next whole step,
+    a second one at once; the last state stays.
     """
 
     folder: str | Path
@@ -211,10 +207,7 @@ class Bar(TQDMProgressBar):
 
 @dataclass(eq=False)
 class Overfitting(L.Callback):
-    """Warns when ``monitor`` has lain above its lowest value for ``patience`` validations in a row, by ``path``'s rows.
-
-    Stands after ``Curves``, which writes them.
-    """
+    """Warns when ``monitor`` has lain above its lowest value for ``patience`` validations, by ``Curves``' ``path``."""
 
     path: str | Path
     monitor: str = "val/loss"

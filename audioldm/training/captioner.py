@@ -25,10 +25,9 @@ SAME = 0.9
 class CaptionerTraining(TrainingModule):
     """Loss: cross-entropy of the next token + that of whether sound and caption belong together.
 
-    In the first ``pretrain`` batches the decoder sees no sound, but the vectors of texts (captions of the batch, and
-    as many of ``texts``), moved by the mean difference of the two modalities and blurred by ``noise`` times their
-    length: near enough to a sound's vector that what is learned holds for it.   A share ``drop_frames`` of the batches
-    after that has the sound's vector alone.
+    In the first ``pretrain`` batches the decoder sees vectors of texts (captions, and as many of ``texts``) for sounds,
+    moved by the mean difference of the two modalities and blurred by ``noise`` times their length.   A share
+    ``drop_frames`` of the batches after that has the sound's vector alone.
     """
 
     part = "captioner"

@@ -22,10 +22,8 @@ Table = dict[str, Tensor]
 
 
 class Teachers(nn.Module):
-    """Embeddings from larger nets, looked up by clip or by caption; the student's features are mapped to them linearly.
-
-    ``audio`` maps a clip's path, of which its ``clip_key`` counts, ``text`` a caption, to a vector.   The maps are
-    thrown away after training: the shipped model needs no teacher.
+    """Vectors from larger nets of clips (``audio``, by ``clip_key``) and captions (``text``), and linear maps of the
+    student's features to them, which are thrown away after training.
     """
 
     def __init__(self, dim: int, *, audio: Table | None = None, text: Table | None = None) -> None:
@@ -51,9 +49,8 @@ class Teachers(nn.Module):
 
 
 class ClapTraining(TrainingModule):
-    """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher.
-
-    ``extra_texts`` more texts of the text teacher's table are learned from it at every batch, without a sound.
+    """Loss: symmetric InfoNCE (equal captions count as matches) + ``teacher_weight`` * distance to each teacher, of
+    whose texts ``extra_texts`` more are learned at every batch, without a sound.
     """
 
     part = "clap"
@@ -114,11 +111,7 @@ class ClapTraining(TrainingModule):
 
 
 def clip_key(path: str) -> str:
-    """A clip's folder and name: what stays when the data is carried to another machine.
-
-    >>> clip_key("/here/data/raw/esc10/dog.wav")
-    'esc10/dog.wav'
-    """
+    """A clip's folder and name: what stays when the data is carried to another machine, such as "esc10/dog.wav"."""
     return "/".join(Path(path).parts[-2:])
 
 

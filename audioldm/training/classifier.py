@@ -15,10 +15,7 @@ from audioldm.training.module import Terms, TrainingModule
 
 
 class ClassifierTraining(TrainingModule):
-    """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly.
-
-    The weights decay by 0.05, as Dhariwal & Nichol's.
-    """
+    """Loss: cross-entropy of the class, at noise levels of the schedule's times, drawn evenly."""
 
     part = "classifier"
 

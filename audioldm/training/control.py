@@ -22,11 +22,10 @@ levels (None: all, and the middle)"""
 
 
 class ControlTraining(LatentDiffusion):
-    """The U-Net of ``model`` answers, its weights unmoved; only the net that steers it learns.
+    """The U-Net of ``model`` (a reference) answers, its weights unmoved; only the net that steers it learns.
 
-    ``model`` is a reference; None is the embedded one.   ``map`` is what a ControlNet or T2I-Adapter reads; an audio
-    prompt hears each window's own CLAP vector while the words are the caption's.   ``settings``: the sizes of
-    ``build_control``, and those of ``LatentDiffusion``.
+    A ControlNet or T2I-Adapter reads ``map``, an audio prompt each window's own CLAP vector.   ``settings``: SIZES, and
+    those of ``LatentDiffusion``.
     """
 
     part = "control"
@@ -41,7 +40,7 @@ class ControlTraining(LatentDiffusion):
         self.control: Any = build_control(kind, self.unet, map, dim=len(self.empty), **about)
 
     def on_fit_start(self) -> None:
-        """Refuse windows that carry another map than the one that is read: their curve would be drawn as this one."""
+        """Refuse windows that carry another map: their curve would be drawn as this one."""
         super().on_fit_start()
         data = getattr(getattr(self.trainer, "datamodule", None), "train", None)
         carried, read = getattr(data, "map", None), getattr(self.control.config, "map", None)
@@ -81,10 +80,7 @@ class ControlTraining(LatentDiffusion):
 def build_control(
     kind: str, unet: UNet2DConditionModel, map: str | None, *, dim: int, stride: int, base: str, **sizes: Any
 ) -> Any:
-    """A control of ``kind`` for ``unet``, before any training; ``dim`` of a CLAP vector, ``sizes`` as in SIZES.
-
-    Raises AudioLDMError for an unknown kind or map.
-    """
+    """A control of ``kind`` for ``unet``, untrained; ``dim`` of a CLAP vector.   AudioLDMError for unknown names."""
     width, layers, tokens, depth = ((SIZES | sizes)[name] for name in ("width", "layers", "tokens", "depth"))
     if kind == "ip_adapter":
         return IPAdapter(dim, widths_of(unet), tokens, width, base)

@@ -28,9 +28,8 @@ from audioldm.spec import AudioSpec
 class Draws(Sampler[list[tuple[int, int]]]):
     """Batches of (row, draw number) from ``place`` on, without end; batch k depends on (seed, k) only.
 
-    Without ``weights`` one pass after the other goes through all rows, each in a new order, so every row comes once a
-    pass; with them each batch draws rows by their chance.   Of ``world`` processes each takes its own ``batch_size``
-    places of one batch of batch_size * world: together they draw what a single process with that batch would draw.
+    Every row comes once a pass, in a new order, or by its ``weights``.   Of ``world`` processes each takes its own
+    ``batch_size`` places of one batch of batch_size * world: together they draw what a single process would.
     """
 
     def __init__(
@@ -44,8 +43,13 @@ class Draws(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.place = size, batch_size, place
-        self.seed, self.weights = seed, weights
+        self.size, self.batch_size, self.place, self.seed, self.weights = (
+            size,
+            batch_size,
+            place,
+            seed,
+            weights,
+        )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rank, total = self.place.rank, self.batch_size * self.place.world
@@ -78,8 +82,7 @@ class Buckets:
 class DataModule(L.LightningDataModule):
     """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
 
-    Rows come once a pass, by their ``weights``, or with ``buckets`` in batches of one bucket each.   A ``train`` that
-    is a function (batch_size, place) is streamed.
+    Rows come as by ``Draws``, or with ``buckets`` in batches of one each; a function (batch_size, place) is streamed.
     """
 
     def __init__(
@@ -126,10 +129,7 @@ class DataModule(L.LightningDataModule):
 
 
 def gain(rng: Generator, quietest: float = -40.0, quiet: float = 0.5, silent: float = 0.02) -> float:
-    """A share ``quiet`` of gains is up to ``quietest`` dB softer, the rest 5 dB louder to 8 dB softer.
-
-    A share ``silent`` is digital silence, which the quiet parts of real files are.
-    """
+    """A factor: a share ``quiet`` up to ``quietest`` dB softer, the rest +5 to -8 dB; a share ``silent`` is 0."""
     kind, share, sounds = torch.rand(3, generator=rng, dtype=torch.float64).tolist()
     decibels = quietest * share if kind < quiet else 5 - 13 * share
     return float(10 ** (decibels / 20) * (sounds >= silent))
@@ -169,10 +169,9 @@ def from_manifests(
 ) -> DataModule:  # fmt: skip
     """Clips of checked manifests: their train split, drawn by ``weights`` of each source, and their val split.
 
-    With ``buckets`` (seconds) each clip lies in the shortest that holds it, and each batch has about
-    ``seconds_a_batch`` seconds of one bucket; else a clip is ``seconds`` long.   ``mixup`` is the chance that a second
-    clip (of the same bucket) is mixed into one of training, its caption joined.   ``levels`` (of ``gain``) lets crops
-    keep their clips' levels, and draws gains.   Raises AudioLDMError where a clip is in both splits.
+    Windows of ``seconds``, or of the shortest of ``buckets`` (seconds) that holds the clip, about ``seconds_a_batch``
+    of one bucket a batch.   ``mixup`` is the chance that a second clip is mixed into one of training, its caption
+    joined.   ``levels`` are ``Levelled``'s.   Raises AudioLDMError where a clip is in both splits.
     """
     rows = list(chain.from_iterable(map(read, manifests)))
     refuse_leaks(rows)

@@ -39,8 +39,7 @@ from audioldm.training.module import Terms, detached
 class Trajectories:
     """How the teacher samples, how many trajectories are kept, and from how many of their states a step learns.
 
-    ``shares`` (K - 1,) says how often a segment is learned from: what an early one misses grows in those that follow.
-    ``between`` is the share of prompts' vectors that are drawn between those of two prompts.
+    ``shares`` (K - 1,): how often a segment is learned from; ``between``: the share of vectors between two prompts'.
     """
 
     steps: int = 20
@@ -77,8 +76,7 @@ class Points(NamedTuple):
 class Bank:
     """The last ``size`` trajectories at ``sigmas`` (K,), in half precision, and their conditions.
 
-    ``ends`` (K - 1,) are the levels at which the segments of all kept states but the last end, ``shares`` (K - 1,) how
-    often those states are drawn.
+    ``ends`` (K - 1,): where the segments of the states but the last end; ``shares`` (K - 1,): how often each is drawn.
     """
 
     def __init__(self, size: int, sigmas: Tensor, ends: Tensor, shares: Sequence[int] = ()) -> None:

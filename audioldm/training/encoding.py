@@ -96,10 +96,7 @@ def jobs(sources: Sequence[Source], windows: Sequence[int]) -> list[Job]:
 
 
 class Windows(Dataset[tuple[Tensor, list[dict[str, Any]]]]):
-    """The windows of ``todo`` in batches of up to ``batch_size``, each of one bucket.
-
-    An item is the waves (B, 1, N) at the level that nets know, and what belongs to each.
-    """
+    """The windows of ``todo`` in batches of one bucket: waves (B, 1, N) at the level that nets know, and ``about``."""
 
     def __init__(
         self, sources: Sequence[Source], todo: Sequence[Job], spec: AudioSpec, cuts: Cuts, batch_size: int = 1
@@ -135,10 +132,7 @@ class Nets:
 
     @torch.no_grad()
     def start(self, wave: Tensor, texts: Sequence[str]) -> tuple[list[Tensor], Any]:
-        """Begin to encode waves (B, 1, N), and know the texts; a GPU goes on by itself.
-
-        Mean, std and, where sounds are embedded, audio (B, D), on the CPU after the event beside them, if any.
-        """
+        """Begin to encode waves (B, 1, N): mean, std, audio (B, D) where there is a tower, after a GPU's event."""
         if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
             self.known.update(zip(new, self.texts(new), strict=True))
         gpu, wave = self.device.type == "cuda", wave.to(self.device, non_blocking=True)
@@ -164,10 +158,7 @@ class Nets:
 
 
 def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encoded]:
-    """Every window's posterior, embeddings, token sequences and maps.
-
-    A clip with the empty caption has the sound's embedding in place of its caption's.
-    """
+    """Every window encoded; a clip with the empty caption has the sound's embedding in place of its caption's."""
     ahead, pin = AHEAD if workers else None, nets.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
     before = None

@@ -30,9 +30,8 @@ from audioldm.training.module import Terms
 
 
 class OfModel(LatentDiffusion):
-    """The U-Net, schedule, prediction, scaling factor and heads of a loaded model; a checkpoint holds what is trained.
-
-    ``model`` is what ``AudioLDM.from_pretrained`` opens; ``prompt`` what all of the sounds are called, if anything.
+    """Of ``model``, a reference: U-Net, schedule, prediction, scaling, heads.   A checkpoint holds what is trained;
+    ``prompt`` is what all of the sounds are called, if anything.
     """
 
     recordable = False
@@ -147,18 +146,16 @@ class FineTune(OfModel):
 class Prior:
     """Sounds of a class as the model makes them before it learns: ``clips`` scaled latents (n, C, T, F) of a prompt."""
 
-    def __init__(
-        self, prompt: str, *, clips: int = 16, weight: float = 1.0, guidance: float | None = None
-    ) -> None:
-        self.prompt, self.clips, self.weight, self.guidance = prompt, clips, weight, guidance
+    def __init__(self, prompt: str, *, clips: int = 16, weight: float = 1.0) -> None:
+        self.prompt, self.clips, self.weight = prompt, clips, weight
         self.latents, self.condition = torch.empty(0), Condition()
 
     @torch.no_grad()
     def fill(self, pipe: AudioLDM, path: Path, *, seed: int, begun: bool) -> None:
         """Read the sounds that an earlier start of this run made, or make them and keep them in ``path``."""
         self.condition, empty = pipe.encode_text([self.prompt]), pipe.encode_text([""])
-        usual = vars(pipe.defaults.merged(guidance=self.guidance))
-        settings = {name: usual[name] for name in ("seconds", "steps", "sampler", "grid", "guidance")}
+        names = ("seconds", "steps", "sampler", "grid", "guidance")
+        settings = {name: getattr(pipe.defaults, name) for name in names}
 
         def sampled() -> dict[str, Tensor]:
             training, seeds = pipe.unet.training, range(seed, seed + self.clips)
@@ -204,10 +201,9 @@ def kept(
 
 
 class TextualInversion(OfModel):
-    """Trains the rows of a new ``word``; U-Net, text tower and every other word stay as they are.
+    """Trains the ``vectors`` rows of a new ``word``, which begin at the mean of the words of ``start``; all else stays.
 
     Each sound is called by one of ``templates`` with the word in it, so that the word and not a sentence learns.
-    ``start`` names words near the sound, whose mean the ``vectors`` rows begin at.
     """
 
     def __init__(self, *, word: str, vectors: int, start: str, templates: list[str], **settings: Any) -> None:

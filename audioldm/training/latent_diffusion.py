@@ -138,14 +138,11 @@ class LatentDiffusion(TrainingModule):
             return choose_rows(dropped, Condition(film=self.empty[None]), Condition(film=film))
         ones = torch.ones(1, len(self.empty_tokens), dtype=torch.long, device=self.empty_tokens.device)
         null = Condition(self.empty[None], self.empty_tokens[None], ones).padded(batch.tokens.shape[1], 0)
-        condition = choose_rows(dropped, null, Condition(film, batch.tokens, batch.mask))
-        return condition if self.streams is None else separated(condition, *self.streams)
-
-
-def separated(joined: Condition, length: int, first: int, second: int) -> Condition:
-    """Two sequences, ``first`` and ``second`` numbers wide, out of one: the first has ``length`` tokens."""
-    tokens, mask = joined.tokens, joined.mask
-    assert tokens is not None
-    assert mask is not None
-    parts = tokens[:, :length, :first], mask[:, :length], tokens[:, length:, :second], mask[:, length:]
-    return Condition(joined.film, *parts)
+        both = choose_rows(dropped, null, Condition(film, batch.tokens, batch.mask))
+        if self.streams is None:
+            return both
+        (length, first, second), tokens, mask = self.streams, both.tokens, both.mask
+        assert tokens is not None
+        assert mask is not None
+        parts = tokens[:, :length, :first], mask[:, :length], tokens[:, length:, :second], mask[:, length:]
+        return Condition(both.film, *parts)

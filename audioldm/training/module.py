@@ -114,10 +114,7 @@ class TrainingModule(L.LightningModule):
         return adamw(parameters, self.lr, capturable=self.recorded, **settings)
 
     def descend(self, loss: Tensor, optimizer: Any, *, clip: float | None = None) -> Tensor | None:
-        """Backward; at the last of ``accumulate`` batches clip and step.   The gradient's norm, where it stepped.
-
-        ``clip`` is the largest norm unless ``self.clip`` is another.
-        """
+        """Backward; at the last of ``accumulate`` batches clip, step, and return the gradient's norm."""
         if (self.batch_count - 1) % self.accumulate == 0:
             optimizer.zero_grad()
         self.manual_backward(loss / self.accumulate)

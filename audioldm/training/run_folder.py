@@ -87,7 +87,7 @@ def last_good(folder: Path, report: Callable[[str], Any] = str) -> Path | None:
 def locked(folder: Path) -> BaseFileLock:
     """A lock by which this process alone trains in ``folder``; what a killed run left half-written is swept away.
 
-    The system frees the lock of a process that ends, however it ends.   Raises AudioLDMError where another trains.
+    Raises AudioLDMError where another trains.
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = folder / ".pid"
@@ -110,10 +110,8 @@ def locked(folder: Path) -> BaseFileLock:
 class RunFolder(L.Callback):
     """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
-    The same command resumes; with more batches it goes on, its learning rate that of the longer run from there on.
-    Other settings or changed data in the same folder are refused, so that two experiments are never mixed.
-    ``config`` is the resolved configuration as YAML; ``fresh`` drops the state that is there; ``report`` takes a line
-    for the user.
+    The same command resumes, perhaps with more batches; other settings (``config``, resolved YAML) or changed data are
+    refused.   ``fresh`` drops the state that is there; ``report`` takes a line for the user.
     """
 
     folder: Path
@@ -203,9 +201,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """Everything beside the settings that decides what comes out.
 
-    Of each manifest sha256, of each cache that of its index, which names what every shard was made of, of a folder
-    that of all files.   Streamed shards count by their sizes: to read terabytes before every start would cost more than
-    it finds.
+    The data by sha256: of manifests, of a cache's index, of all files of a folder; streamed shards by their sizes.
     """
     hashes = {}
     for key in SOURCES:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,10 @@ def from_sounds(
 ) -> DataModule:  # fmt: skip
     """Every sound below ``folder`` as latents of ``model``, all called ``prompt`` (None: by their captions or names).
 
-    ``windows`` of a clip, ``seconds`` long (None: the model's own), all but the first up to ``speed`` faster or slower:
-    a long clip is cut at other places, a short one put earlier or later.   ``val_share`` of the clips is held out for
-    validation, whole clips.   ``cache`` is a folder for the latents, made on first start, gone on with where it was cut
-    off.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a file that cannot
-    be trained on, by its name.
+    ``windows`` of a clip, ``seconds`` long (None: the model's own), all but the first up to ``speed`` faster or slower,
+    at other places.   ``val_share`` of the clips is held out for validation.   ``cache`` is a folder for the latents,
+    made on first start.   A clip without caption or name is learned from its sound alone.   Raises AudioLDMError for a
+    file that cannot be trained on, by its name.
     """
     pipe, rows = AudioLDM.from_pretrained(model), sound_rows(folder, prompt)
     # whole latent frames that the U-Net can halve
@@ -52,10 +51,10 @@ def from_sounds(
     if val_share > 0 and not held:
         note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
-    encoder = Encoder(pipe, cuts, Path(cache), torch.device("cuda" if gpu else "cpu"))
-    train = encoder.stored([row for row in rows if row.path not in held], windows)
+    encoder = pipe, cuts, Path(cache), torch.device("cuda" if gpu else "cpu")
+    train = stored([row for row in rows if row.path not in held], windows, *encoder)
     # one window of each is enough to compare by
-    val = encoder.stored([row for row in rows if row.path in held], 1) if held else None
+    val = stored([row for row in rows if row.path in held], 1, *encoder) if held else None
     return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
@@ -94,10 +93,7 @@ def from_prompts(
 
 
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:
-    """The clips of a folder, all to learn from; AudioLDMError names what is broken or silent.
-
-    A clip without any caption has the empty one.
-    """
+    """The clips of a folder, those without a caption with "".   AudioLDMError names what is broken or silent."""
     findings: list[Finding] = []
     rows = rows_of(folder, findings=findings)
     texts = [(prompt,) if prompt else row.captions or ("?",) for row in rows]
@@ -111,48 +107,40 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
 
 
 def held_out(rows: Sequence[Row], share: float) -> set[str]:
-    """Paths of the clips to validate on, by the hash of their bytes, so that copies stay together; at least one clip.
-
-    None of fewer than five clips: what is left would be too little.
-    """
+    """Paths of the clips to validate on, by hash, so that copies stay together; none of fewer than five clips."""
     groups = sorted({row.group for row in rows})
     count = max(1, round(share * len(groups))) if share > 0 and len(groups) >= 5 else 0
     return {row.path for row in rows if row.group in groups[:count]}
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """Encodes windows by a model's VAE, CLAP and token encoder, on ``device`` meanwhile, into folders of ``cache``."""
+def stored(
+    rows: Sequence[Row], count: int, pipe: AudioLDM, cuts: Cuts, cache: Path, device: torch.device
+) -> LatentDataset:
+    """The latents of ``count`` windows of each row by a model, in a folder that is named by what decides them."""
+    about: dict[str, Any] = {"seconds": cuts.seconds, "speed": cuts.speed, "seed": cuts.seed, "count": count}
+    about["model"] = pipe.hashes or pipe.name
+    about["clips"] = [[row.group, *row.captions, row.start, row.seconds] for row in rows]
+    folder = cache / (key := key_of(about))[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if (skip := begun(folder, key, force=False)) is not None:
+            windows = encode(rows, count, skip, pipe, cuts, device)
+            write_latents(windows, folder, about={"key": key, "seconds": cuts.seconds})
+    return LatentDataset(folder, seed=cuts.seed)
 
-    pipe: AudioLDM
-    cuts: Cuts
-    cache: Path
-    device: torch.device
 
-    def stored(self, rows: Sequence[Row], count: int) -> LatentDataset:
-        """The latents of ``count`` windows of each row, in a folder that is named by what decides them."""
-        about = {name: getattr(self.cuts, name) for name in ("seconds", "speed", "seed")}
-        about |= {"count": count, "model": self.pipe.hashes or self.pipe.name}
-        about["clips"] = [[row.group, *row.captions, row.start, row.seconds] for row in rows]
-        folder = self.cache / (key := key_of(about))[:12]
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if (skip := begun(folder, key, force=False)) is not None:
-                windows = self.encode(rows, count, skip)
-                write_latents(windows, folder, about={"key": key, "seconds": self.cuts.seconds})
-        return LatentDataset(folder, seed=self.cuts.seed)
-
-    def encode(self, rows: Sequence[Row], count: int, skip: int) -> Iterator[Encoded]:
-        """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
-        pipe, gpu = self.pipe, self.device.type == "cuda"
-        texts = lambda each: [vector_and_tokens(pipe.encode_text([text]).to("cpu")) for text in each]  # noqa: E731
-        nets = Nets(pipe.vae.to(self.device), pipe.clap.to(self.device), pipe.spec, texts)
-        if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
-            wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
-            raise AudioLDMError(wrong, "Write one beside it (.txt).")
-        sources = [Source.of(rows, pipe.spec, self.cuts)]
-        todo = jobs(sources, [count])[skip:]
-        windows = Windows(sources, todo, pipe.spec, self.cuts, batch_size=GPU_BATCH if gpu else 1)
-        yield from encoded(windows, nets, workers=(os.cpu_count() or 1) if gpu else 0)
-        for net in (pipe.vae, pipe.clap):
-            net.to("cpu")
+def encode(
+    rows: Sequence[Row], count: int, skip: int, pipe: AudioLDM, cuts: Cuts, device: torch.device
+) -> Iterator[Encoded]:
+    """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
+    texts = lambda each: [vector_and_tokens(pipe.encode_text([text]).to("cpu")) for text in each]  # noqa: E731
+    nets, gpu = Nets(pipe.vae.to(device), pipe.clap.to(device), pipe.spec, texts), device.type == "cuda"
+    if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
+        wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
+        raise AudioLDMError(wrong, "Write one beside it (.txt).")
+    sources = [Source.of(rows, pipe.spec, cuts)]
+    todo = jobs(sources, [count])[skip:]
+    windows = Windows(sources, todo, pipe.spec, cuts, batch_size=GPU_BATCH if gpu else 1)
+    yield from encoded(windows, nets, workers=(os.cpu_count() or 1) if gpu else 0)
+    for net in (pipe.vae, pipe.clap):
+        net.to("cpu")

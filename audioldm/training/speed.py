@@ -46,8 +46,11 @@ class Speed:
                 recompute(net)
             if self.channels_last:
                 lay_channels_last(net)
-            if self.compile:
-                compile_transformers(net)
+            for part in net.modules() if self.compile else ():
+                if isinstance(part, Transformer2DModel):
+                    # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
+                    torch._dynamo.config.recompile_limit = 64
+                    part.compile(dynamic=False)
         if self.graph:
             record(module)
 
@@ -67,14 +70,6 @@ def lay_channels_last(net: nn.Module) -> None:
         from audioldm.training.norms import swap
 
         swap(net)
-
-
-def compile_transformers(net: nn.Module) -> None:
-    # one entry a shape; beyond the limit dynamo would run a block as it is, and say nothing
-    torch._dynamo.config.recompile_limit = 64
-    for part in net.modules():
-        if isinstance(part, Transformer2DModel):
-            part.compile(dynamic=False)
 
 
 class RecordedStep:

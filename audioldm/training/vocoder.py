@@ -81,11 +81,9 @@ class VocoderLoss:
 class VocoderTraining(AdversarialModule):
     """``VocoderLoss``: distances of spectra, and the game of HiFi-GAN (eq. 1 to 7).
 
-    With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``, while
-    the target stays the real sound: the vocoder learns to undo what the autoencoder does, as HiFi-GAN's fine-tuning on
-    synthesised mels (sec. 4.4).   The discriminators join after ``adversarial_start`` batches: until the mel is right
-    they have nothing to teach, and they cost more than the generator.   ``normalise`` brings each crop to a peak of
-    0.5; without it crops have the levels that the data gives them.
+    With a ``vae`` (frozen), each clip's input is its mel after the autoencoder with probability ``vae_prob``: the
+    vocoder learns to undo what that does (sec. 4.4).   The discriminators join after ``adversarial_start`` batches:
+    until the mel is right they have nothing to teach.   ``normalise`` brings each crop to a peak of 0.5.
     """
 
     part, betas, decay = "vocoder", (0.8, 0.99), 0.01
