@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from audioldm.cli.clips import Clip, check_outputs, file_of, stem_of
+from audioldm.cli.clips import Clip, Row, check_outputs, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
-from audioldm.cli.options.groups import Takes
+from audioldm.cli.options.groups import Prompts, Takes
 from audioldm.cli.results import Making, save
 from audioldm.cli.startup import later, loading
 from audioldm.errors import AudioLDMError
@@ -108,18 +108,17 @@ class Edit(Making):
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
-        takes, text, output, clips = self.takes, self.text() or self.takes.schedule or "", self.output, []
+        takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
-        for seed in range(takes.seed, takes.seed + takes.n):
-            stem, kind = file_of(None, stem_of(title, seed), output)
-            clips.append([Clip(text, seed, stem, title, kind)])
+        clips = plan([Row("", "edit")], Prompts(n=takes.n, seed=takes.seed), output, title=title)
+        clips = [[replace(clip, prompt=text)] for [clip] in clips]
         if self.splices:
             if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
                 raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
             if output.normalize or output.lufs is not None:
                 what = "--normalize and --lufs would change what --splice keeps."
                 raise AudioLDMError(what, "Leave out one of them.")
-            if kind not in ("wav", "flac"):
+            if (kind := clips[0][0].audio_format) not in ("wav", "flac"):
                 raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
         check_outputs(clips, output)
         output.check_free(*(path for [clip] in clips for path in clip.files(output).values()))

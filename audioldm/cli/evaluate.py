@@ -6,10 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import click
-
 from audioldm.cli.console import json_text, say, show_text, waiting, would
-from audioldm.cli.options import AsJson, Command, CommandGroup, DryRun, Force, Group, argument, group, option
+from audioldm.cli.options import AsJson, Command, DryRun, Force, Group, argument, group, option
 from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
@@ -173,15 +171,6 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         return comparison.Comparison(runs, real, frame, trip=trip, others=clips.from_rows(rows)), about
 
 
-class ScoreByDefault(CommandGroup):
-    """``audioldm evaluate GENERATED REFERENCE`` is ``audioldm evaluate score GENERATED REFERENCE``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = ["score", *args]
-        return super().parse_args(ctx, args)
-
-
 class Prompts(Force, DryRun, AsJson, Command):
     """Ask for anything; a clip is right when one of its classes is among YAMNet's five highest, with at least .2.
 
@@ -322,4 +311,4 @@ class Embedders(AsJson, Command):
         self.show(states, "\n".join(f"{name:<16} {text}" for name, text in words.items()))
 
 
-app = group(__doc__, (Score, Prompts, Bits, Protocol, Embedders), ScoreByDefault)
+app = group(__doc__, (Score, Prompts, Bits, Protocol, Embedders), "score")

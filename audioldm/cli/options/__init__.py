@@ -245,17 +245,23 @@ class AsJson(Group):
 
 
 class CommandGroup(click.Group):
-    """Commands in the order in which they were named."""
+    """Commands in the order in which they were named; words that name none go to the ``default`` one."""
+
+    default = ""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if self.default and args and args[0] not in (*self.commands, "-h", "--help"):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
-def group(
-    help: str | None, kinds: Sequence[type[Command]], kind: type[CommandGroup] = CommandGroup
-) -> CommandGroup:
+
+def group(help: str | None, kinds: Sequence[type[Command]], default: str = "") -> CommandGroup:
     """Commands below one name, called as their classes are."""
-    listed = kind(no_args_is_help=True, help=cleandoc(help or ""))
+    listed = CommandGroup(no_args_is_help=True, help=cleandoc(help or ""))
+    listed.default = default
     for command in kinds:
         listed.add_command(command.click, command.__name__.lower())
     return listed
