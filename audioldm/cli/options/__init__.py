@@ -131,14 +131,14 @@ class Group:
     """Options that belong together, each in its range; every subclass is a frozen dataclass."""
 
     panel: ClassVar[str] = "Options"
-    own: ClassVar[dict[str, Leaf]]  # its fields that are no groups, those of its bases last
+    plain: ClassVar[dict[str, Leaf]]  # its fields that are no groups, those of its bases last
     inner: ClassVar[dict[str, type["Group"]]]
     limited: ClassVar[tuple[Leaf, ...]]
     __dataclass_fields__: ClassVar[dict[str, "Field[Any]"]]
 
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
-        hints, cls.own, cls.inner = get_type_hints(cls), {}, {}
+        hints, cls.plain, cls.inner = get_type_hints(cls), {}, {}
         order = [name for base in cls.__mro__ for name in vars(base).get("__annotations__", ())]
         for one in sorted(all_fields(cls), key=lambda one: order.index(one.name)):
             hint = hints[one.name]
@@ -151,8 +151,8 @@ class Group:
             about = {"help": leaf.help + repeats, "name": one.name, "hint": hint, "panel": cls.panel}
             about["default"] = default if one.default_factory is MISSING else one.default_factory()
             within = leaf.within or SAMPLING.get(one.name)  # what the sampler takes has its ranges
-            cls.own[one.name] = replace(leaf, within=within, **about)
-        cls.limited = tuple(leaf for leaf in cls.own.values() if leaf.within)
+            cls.plain[one.name] = replace(leaf, within=within, **about)
+        cls.limited = tuple(leaf for leaf in cls.plain.values() if leaf.within)
 
     def __post_init__(self) -> None:
         for leaf in self.limited:
@@ -269,7 +269,7 @@ def group(help: str | None, kinds: Sequence[type[Command]], default: str = "") -
 
 def leaves(group: type[Group]) -> Iterator[Leaf]:
     """The fields of a group, and of the groups in it."""
-    yield from group.own.values()
+    yield from group.plain.values()
     for part in group.inner.values():
         yield from leaves(part)
 
@@ -277,7 +277,7 @@ def leaves(group: type[Group]) -> Iterator[Leaf]:
 def build(group: type[T], values: Mapping[str, Any]) -> T:
     """A group from the values of its fields; what is missing, None or [] has its default.   Raises AudioLDMError."""
     inner = {name: build(part, values) for name, part in group.inner.items()}
-    return group(**inner, **{n: v for n, v in values.items() if n in group.own and v not in (None, [])})
+    return group(**inner, **{n: v for n, v in values.items() if n in group.plain and v not in (None, [])})
 
 
 def changed(*groups: Group) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def changed(*groups: Group) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for group in groups:
         values |= changed(*(getattr(group, name) for name in group.inner))
-        for name, leaf in group.own.items():
+        for name, leaf in group.plain.items():
             if (value := getattr(group, name)) != leaf.default:
                 values[name] = json.loads(json.dumps(value, default=str))
     return values
