@@ -17,9 +17,7 @@ def check_steps(steps: int, most: int | None = None) -> None:
     if steps < 1:
         raise AudioLDMError(f"steps={steps} is not a number of steps.", "Use 1 or more.")
     if most is not None and steps > most:
-        raise AudioLDMError(
-            f"steps={steps} is more than the schedule's {most} times.", "Use the grid karras."
-        )
+        raise AudioLDMError(f"steps={steps} is above the schedule's {most} times.", "Use the grid karras.")
 
 
 def at_times(schedule: Path, t: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ from audioldm.errors import AudioLDMError
 
 OnStep = Callable[[int, float, Tensor, Tensor], None]  # (step, sigma, x at sigma, x0 as now believed)
 Net = Callable[[Tensor, float | Tensor], Tensor]  # a Denoiser that also takes one level for all samples
-Sampler = Callable[
-    ..., Tensor
-]  # (denoise, x, sigmas (n + 1,), *, noise, on_step, **options) -> x at sigmas[-1]
+Sampler = Callable[..., Tensor]  # (denoise, x, sigmas, *, noise, on_step, **options) -> x at sigmas[-1]
 
 
 def sampler(loop: Callable[..., Tensor]) -> Sampler:

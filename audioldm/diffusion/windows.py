@@ -128,11 +128,9 @@ class Front:
         return answer
 
 
-def shares_of(
-    spans: Sequence[tuple[float, float]], frames: int, seconds_per_frame: float, fade: float
-) -> Tensor:
+def shares_of(spans: Sequence[tuple[float, float]], frames: int, frame_seconds: float, fade: float) -> Tensor:
     """How much each of P spans (from, to) in seconds counts in every frame, ``fade`` seconds across: (P, frames)."""
-    middle = (torch.arange(frames) + 0.5) * seconds_per_frame
+    middle = (torch.arange(frames) + 0.5) * frame_seconds
     rises = [((middle - begin) / max(fade, 1e-6) + 0.5).clamp(0, 1) for begin, _ in spans[1:]]
     edges = [torch.ones(frames), *rises, torch.zeros(frames)]
     return torch.stack([now - nxt for now, nxt in pairwise(edges)])

@@ -80,7 +80,7 @@ class Canvas:
     ) -> Tensor:  # fmt: skip
         """The latent that x at the first of ``sigmas`` becomes under ``prompt``, known where ``mask`` is 0."""
         denoise = self.run.denoiser(self.conditions(prompt), sigmas=sigmas)
-        return self.run.sample(edit.inpaint(denoise, self.latent, mask), x, sigmas, rounds=rounds)
+        return self.run.sample(edit.inpaint(denoise, self.latent, mask), x, sigmas, rounds)
 
     def filled(self, prompt: Prompt, mask: Tensor | float = 1.0, rounds: int = 1) -> Tensor:
         """The latent with its masked part sampled anew; a mask of all ones is generation."""
@@ -116,9 +116,7 @@ def check_regions(regions: Regions, seconds: float) -> None:
         if not 0 <= begin < end:
             raise AudioLDMError(f"region {begin:g}-{end:g} s is empty.", "Give --from below --to.")
         if begin >= seconds:
-            raise AudioLDMError(
-                f"region {begin:g}-{end:g} s begins after the end.", "Use audioldm edit continue."
-            )
+            raise AudioLDMError(f"region {begin:g}-{end:g} s begins after the end.", "Use edit continue.")
 
 
 def transfer(

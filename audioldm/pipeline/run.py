@@ -80,9 +80,7 @@ class Run:
         guided = [wrap(steer(condition, conditions.empty)) for condition in conditions.rows]
         return over_time(self.parts, guided, self.noise.shape[1], shares=conditions.shares, loop=loop)
 
-    def sample(
-        self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, *, rounds: int = 1
-    ) -> Tensor:
+    def sample(self, denoise: Denoiser, x: Tensor, sigmas: Tensor | None = None, rounds: int = 1) -> Tensor:
         """From ``x`` at the grid's first level to a scaled latent, every step ``rounds`` times (RePaint)."""
         levels = (self.sigmas if sigmas is None else sigmas).float()
         if len(levels) < 2:

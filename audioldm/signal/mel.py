@@ -16,9 +16,7 @@ def filterbank(spec: AudioSpec) -> Tensor:
     return taf.melscale_fbanks(*sizes, norm="slaney", mel_scale="slaney").T.contiguous()
 
 
-def spectrum(
-    wave: Tensor, spec: AudioSpec, *, window: Tensor | None = None, mode: str = "constant"
-) -> Tensor:
+def spectrum(wave: Tensor, spec: AudioSpec, window: Tensor | None = None, mode: str = "constant") -> Tensor:
     """Complex spectrum (B, K, N // hop) of (B, N), no centring: as HiFi-GAN is trained on, with ``mode`` "reflect"."""
     window = torch.hann_window(spec.win, dtype=wave.dtype, device=wave.device) if window is None else window
     # only a picture of one row can be mirrored

@@ -10,9 +10,7 @@ from audioldm.signal.invert import inverse
 from audioldm.signal.mel import filterbank, spectrum
 from audioldm.spec import AudioSpec
 
-TAPS = (
-    511  # of the crossover: with Kaiser's beta 10 it falls by 100 dB within 0.026 of half the rate (200 Hz)
-)
+TAPS = 511  # of the crossover: with Kaiser's beta 10 it falls by 100 dB within 0.026 of half the rate
 BLOCK, CONTEXT = 2000, 32  # STFT frames held at once, and beside them
 
 
