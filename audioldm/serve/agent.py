@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions, Output
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 
-if TYPE_CHECKING:
-    from audioldm.serve.service import Service
+with later():
+    from audioldm.cli import caption
+    from audioldm.nets import clap
+    from audioldm.pipeline import captions
+    from audioldm.serve import jobs
+    from audioldm.serve import service as services
 
 
 class Agent(Command):
@@ -31,30 +36,22 @@ class Agent(Command):
     def run(self) -> None:
         import mcp  # noqa: F401
 
-        from audioldm.cli.caption import SHIPPED
-        from audioldm.nets.clap import in_space
-        from audioldm.serve.service import Limits, Service
-
-        pipe = self.model.load()
-        captioner = self.captioner or (SHIPPED if in_space(SHIPPED, pipe.clap) else None)
-        build(Service(pipe, Limits(seconds=self.longest)), self.out, captioner).run()
+        pipe, shipped = self.model.load(), caption.SHIPPED
+        captioner = self.captioner or (shipped if clap.in_space(shipped, pipe.clap) else None)
+        build(services.Service(pipe, services.Limits(self.longest)), self.out, captioner).run()
 
 
-def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
+def build(service: "services.Service", out: Path, captioner: Path | None = None) -> Any:
     """The server of the tools; without a captioner's folder, nothing is described.
 
     What the tools say and take is what the agent is told: their docstrings and parameters.
     """
     from mcp.server import MCPServer
 
-    from audioldm.pipeline.captions import Captioning
-    from audioldm.serve.jobs import Job
-    from audioldm.serve.service import EditRequest
-
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")
     output = Output(out=out, figure=False, force=True)
 
-    def saved(job: Job, prompt: str, title: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    def saved(job: jobs.Job, prompt: str, title: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
         result = job.future.result()
         record = service.save(result, prompt, title, seed, settings, output)
         place, seconds = Path(record["audio"]).absolute(), record["sound"]["seconds"]
@@ -80,19 +77,19 @@ def build(service: "Service", out: Path, captioner: Path | None = None) -> Any:
         """Edit a sound file. kind is transfer, inpaint (from begin to end), continue (by seconds), upscale, vary or
         denoise; all times are in seconds.
         """
-        request = EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
+        request = services.EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
         sound = service.prepared(request)
         job = service.editing(request, sound, seed=seed)
         return saved(job, prompt, request.title, seed, request.record(sound, {}))
 
     if captioner is not None:
-        captioning = Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
+        captioning = captions.Captioning.load(captioner, service.pipe.clap)  # type: ignore[arg-type]
 
         @server.tool()
         @refusals()
         def describe(file: str) -> dict[str, Any]:
             """Say what is to be heard in a sound file, how well the words fit (0 to 1), and from which second."""
-            job = Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
+            job = jobs.Job(lambda items, on_step: [vars(captioning.of_file(items[0]))], present(file))
             return dict(service.jobs.submit(job).future.result())
 
     return server

@@ -6,7 +6,14 @@ import secrets
 from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
 from audioldm.cli.options.groups import ModelOptions
+from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
+
+with later():
+    import uvicorn
+
+    from audioldm import gate
+    from audioldm.serve import api, jobs, service
 
 
 class Serve(Command):
@@ -32,20 +39,15 @@ class Serve(Command):
     model: ModelOptions = ModelOptions()
 
     def run(self) -> None:
-        import uvicorn
-
-        from audioldm.gate import is_local
-        from audioldm.serve.api import build
-        from audioldm.serve.jobs import Jobs
-        from audioldm.serve.service import Limits, Service
-
         with waiting("loading torch and the model"):
             pipe = self.model.load()
-        jobs = Jobs(self.waiting, self.batch or (1 if pipe.device.type == "cpu" else 16))
-        service = Service(pipe, Limits(seconds=self.longest, waiting=self.waiting), jobs)
-        token = "" if is_local(self.host) else os.environ.get("AUDIOLDM_TOKEN") or secrets.token_urlsafe(24)
+        queue = jobs.Jobs(self.waiting, self.batch or (1 if pipe.device.type == "cpu" else 16))
+        served = service.Service(pipe, service.Limits(self.longest, waiting=self.waiting), queue)
+        token = (
+            "" if gate.is_local(self.host) else os.environ.get("AUDIOLDM_TOKEN") or secrets.token_urlsafe(24)
+        )
         config = uvicorn.Config(
-            build(service, host=self.host, token=token), self.host, self.port, log_level="warning",
+            api.build(served, host=self.host, token=token), self.host, self.port, log_level="warning",
             timeout_graceful_shutdown=600,
         )  # fmt: skip
         say(f"{pipe.name} at http://{self.host}:{self.port}/v1, described at /docs.")
