@@ -104,7 +104,7 @@ class GuidanceConfig:
             if scale is not None and scale > 1:
                 raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1.")
         if self.extra_prompts and self.method != "classifier_free":
-            raise AudioLDMError(f"guidance_method={self.method} knows one prompt.", "Give one prompt.")
+            raise AudioLDMError(f"guidance_method={self.method} knows one prompt only.", "Give one.")
         if self.weak is not None and negative:
             raise AudioLDMError(f"negative={negative!r} and guidance_weak exclude each other.", "Give one.")
 
