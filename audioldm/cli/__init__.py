@@ -1,1 +1,1 @@
-"""One file per command."""
+"""The commands; those that share most are in one file."""

@@ -16,7 +16,7 @@ from typing import Any
 from audioldm.cli.clips import Clip, Row, check_outputs, plan
 from audioldm.cli.console import progress, say, waiting
 from audioldm.cli.options import POSITIVE, SHARE, Between, argument, changed, group, option
-from audioldm.cli.options.groups import Prompts, Takes
+from audioldm.cli.options.groups import Pipe, Prompts, Takes
 from audioldm.cli.results import Making, save
 from audioldm.cli.startup import later, loading
 from audioldm.errors import AudioLDMError
@@ -25,7 +25,7 @@ from audioldm.paths import sha256
 with later():
     import torch
 
-    from audioldm.pipeline import audioldm, edit, sounds
+    from audioldm.pipeline import edit, sounds
 
 SECONDS = Between(0, 1800)
 KEEPS = "0 keeps the sound, 1 ignores it."
@@ -54,9 +54,7 @@ class Edit(Making):
     def subjects(self, waves: list[torch.Tensor], prompt: Any) -> list[Any]:
         return [waves[0], prompt]
 
-    def edited(
-        self, pipe: audioldm.AudioLDM, waves: list[torch.Tensor], prompt: Any, **settings: Any
-    ) -> torch.Tensor:
+    def edited(self, pipe: Pipe, waves: list[torch.Tensor], prompt: Any, **settings: Any) -> torch.Tensor:
         """One take of waves (N,) at the model's rate; settings as for the functions of ``pipeline.edit``."""
         function = getattr(edit, "outpaint" if self.name() == "continue" else self.name())
         wave: torch.Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
@@ -124,7 +122,7 @@ class Edit(Making):
         output.check_free(*(path for [clip] in clips for path in clip.files(output).values()))
         return [clip for [clip] in clips]
 
-    def spliced(self, file: sounds.Sound, wave: torch.Tensor, pipe: audioldm.AudioLDM) -> sounds.Sound:
+    def spliced(self, file: sounds.Sound, wave: torch.Tensor, pipe: Pipe) -> sounds.Sound:
         keywords = self.keywords()
         before, after = keywords.get("before", 0.0), keywords.get("after", 0.0)
         ends = [(0.0, before), (before + file.seconds, before + file.seconds + after)]

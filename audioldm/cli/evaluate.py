@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from audioldm.cli.console import json_text, say, show_text, waiting, would
 from audioldm.cli.options import AsJson, Command, DryRun, Force, Group, argument, group, option
-from audioldm.cli.options.groups import SEEDS, ModelOptions, Sampling
+from audioldm.cli.options.groups import SEEDS, ModelOptions, Pipe, Sampling
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import cache_folder
@@ -22,7 +22,7 @@ with later():
     from audioldm.evaluation import prompts as judge
     from audioldm.evaluation import protocol as protocols
     from audioldm.evaluation.embedders import yamnet
-    from audioldm.pipeline import audioldm, outputs
+    from audioldm.pipeline import outputs
 
 Gain = Literal["peak", "none"]
 
@@ -56,14 +56,14 @@ class Generation(Group):
     def check(self) -> None:
         self.sampling.check(self.model.device)
 
-    def load(self) -> audioldm.AudioLDM:
+    def load(self) -> Pipe:
         self.check()
         return self.model.load()
 
-    def length(self, pipe: audioldm.AudioLDM) -> float:
+    def length(self, pipe: Pipe) -> float:
         return float(self.sampling.seconds or pipe.defaults.seconds)
 
-    def clips(self, pipe: audioldm.AudioLDM, out: Path) -> generation.GeneratedClips:
+    def clips(self, pipe: Pipe, out: Path) -> generation.GeneratedClips:
         return generation.GeneratedClips(pipe, out / "clips", self.settings(), batch_size=self.batch_size)
 
 

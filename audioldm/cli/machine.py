@@ -17,7 +17,7 @@ from typing import Any
 from audioldm import __version__
 from audioldm.cli.console import progress, waiting, would
 from audioldm.cli.options import AsJson, Between, Command, DryRun, argument, changed, leaves, option
-from audioldm.cli.options.groups import ModelOptions, Sampling
+from audioldm.cli.options.groups import ModelOptions, Pipe, Sampling
 from audioldm.cli.startup import later, loading
 from audioldm.paths import cache_folder
 from audioldm.tables import markdown
@@ -28,8 +28,8 @@ with later():
 
     from audioldm.cli import generate
     from audioldm.diffusion import grids, guidance, samplers, table
-    from audioldm.pipeline import audioldm, timing
     from audioldm.pipeline import guidance as methods
+    from audioldm.pipeline import timing
 
 
 class Doctor(AsJson, Command):
@@ -139,7 +139,7 @@ class Bench(DryRun, AsJson, Command):
             result = self.measure(pipe, step)
         self.show(result, table_of(result))
 
-    def measure(self, pipe: audioldm.AudioLDM, step: Callable[[], None]) -> dict[str, Any]:
+    def measure(self, pipe: Pipe, step: Callable[[], None]) -> dict[str, Any]:
         settings, size = self.sampling.named(), self.batch_size
         whole = pipe.defaults.merged(**settings)
 

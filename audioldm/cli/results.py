@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from audioldm.cli.clips import Clip
 from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
-from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Steps
+from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Pipe, Steps
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
@@ -33,8 +33,8 @@ with later():
     from audioldm import components
     from audioldm.datasets import decode, loudness
     from audioldm.evaluation import picture
-    from audioldm.pipeline import audioldm, outputs, sounds
     from audioldm.pipeline import guidance as pipeline_guidance
+    from audioldm.pipeline import outputs, sounds
     from audioldm.signal import decibels
 
 Wave: TypeAlias = "np.typing.NDArray[np.float32]"
@@ -74,7 +74,7 @@ class Making(Command):
         self.sampling.check(self.model.device)
         self.guidance.check(self.sampling.sampler)
 
-    def load(self) -> tuple[audioldm.AudioLDM, pipeline_guidance.GuidanceConfig, dict[str, Any]]:
+    def load(self) -> tuple[Pipe, pipeline_guidance.GuidanceConfig, dict[str, Any]]:
         """The model, its guidance, and all settings by the pipeline's names.   Raises AudioLDMError."""
         pipe, guidance = self.model.load(), self.guidance
         config, negative = guidance.config(self.model), guidance.negative
@@ -173,7 +173,7 @@ def pcm16(wave: torch.Tensor) -> bytes:
 
 
 def save(
-    pipe: audioldm.AudioLDM, clip: Clip, wave: Wave, record: Record, output: Output, file: sounds.Sound | None = None
+    pipe: Pipe, clip: Clip, wave: Wave, record: Record, output: Output, file: sounds.Sound | None = None
 ) -> Record:  # fmt: skip
     """Write the files of one clip together, ``file`` as its sound if there is one; returns its sidecar and paths.
 
@@ -205,7 +205,7 @@ def save(
     return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
-def describe(pipe: audioldm.AudioLDM, clip: Clip, record: Record) -> Record:
+def describe(pipe: Pipe, clip: Clip, record: Record) -> Record:
     cuda = pipe.device.type == "cuda"
     device = torch.cuda.get_device_name(pipe.device) if cuda else torch.backends.cpu.get_cpu_capability()
     adapters = {"adapters": pipe.adapted.applied} if pipe.adapted else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from audioldm.cli.console import say, waiting, warned
 from audioldm.cli.options import SHARE, Between, DryRun, Force, Group, option, setting, weighted
@@ -28,6 +28,7 @@ with later():
     from audioldm.pipeline import guidance as pipeline_guidance
 
 
+Pipe: TypeAlias = "audioldm.AudioLDM"
 NAMED = "NAME[:OPTION=N,...]"
 Pair = tuple[float, float] | None
 
@@ -54,7 +55,7 @@ class ModelOptions(Group):
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(None, "Number type of the networks.")
     published: PublishedOptions = PublishedOptions()
 
-    def load(self, model: str | None = None) -> audioldm.AudioLDM:
+    def load(self, model: str | None = None) -> Pipe:
         """The pipeline of ``model`` as it is, or of the model asked for with its adapters."""
         choices = {"mode": self.mode, **vars(self.published)}
         pipe = load(model or self.model, device=self.device, dtype=self.dtype, **choices)
@@ -64,7 +65,7 @@ class ModelOptions(Group):
         return pipe
 
 
-def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> audioldm.AudioLDM:
+def load(model: str | None, *, device: str, dtype: str | None = None, **choices: Any) -> Pipe:
     """The pipeline of ``model``, or of the embedded one for None; says the licence of weights that are imported."""
     check_device(device)
     with waiting("loading torch and the model"):
@@ -270,19 +271,16 @@ class SoundConditions(Group):
             source.check()
         return sources
 
-    def apply(
-        self, pipe: audioldm.AudioLDM, sources: list[maps.MapSource], seconds: float
-    ) -> audioldm.AudioLDM:
+    def apply(self, pipe: Pipe, sources: list[maps.MapSource], seconds: float) -> Pipe:
         """``pipe`` under these conditions, for a clip of ``seconds``.   Raises AudioLDMError where one does not fit."""
         present = list(pipe.controls)
         if self.micro:
             facts = controls.parse_facts(self.micro)
-            if not any(isinstance(control, controls.MicroControl) for control in present):
-                hint = "Train one: recipe sdxl/micro."
-                raise AudioLDMError(f"{pipe.name} was not trained with micro-conditioning.", hint)
-            present = [
-                replace(c, facts=facts) if isinstance(c, controls.MicroControl) else c for c in present
-            ]
+            if not any(isinstance(one, controls.MicroControl) for one in present):
+                what = f"{pipe.name} was not trained with micro-conditioning."
+                raise AudioLDMError(what, "Train one: recipe sdxl/micro.")
+            kind = controls.MicroControl
+            present = [replace(one, facts=facts) if isinstance(one, kind) else one for one in present]
         if self.prior is not None:
             place = prior.SHIPPED if self.prior == SHIPPED else self.prior
             if not (place / "config.json").is_file():
@@ -297,7 +295,7 @@ class SoundConditions(Group):
         return replace(pipe, controls=tuple(present))
 
     def map_controls(
-        self, pipe: audioldm.AudioLDM, sources: list[maps.MapSource], seconds: float
+        self, pipe: Pipe, sources: list[maps.MapSource], seconds: float
     ) -> list[controls.MapControl]:
         """Each map by the net that was named, else by the one that comes with the model.   Raises AudioLDMError."""
         asked, known, out = [source.name for source in sources], dict[str, Any](), list[controls.MapControl]()
@@ -330,9 +328,7 @@ class SoundConditions(Group):
         return out
 
 
-def ip_adapter(
-    pipe: audioldm.AudioLDM, folder: Path, path: Path, scale: float
-) -> controls.AudioPromptControl:
+def ip_adapter(pipe: Pipe, folder: Path, path: Path, scale: float) -> controls.AudioPromptControl:
     """Attention to the sound at ``path``, by the net in ``folder`` or the model's own."""
     place: Path | None = folder
     if folder == SHIPPED:
@@ -349,7 +345,7 @@ def ip_adapter(
     return controls.AudioPromptControl(net.to(pipe.device, pipe.dtype), vector, scale, str(path))
 
 
-def warn_of_base(net: Any, pipe: audioldm.AudioLDM, folder: Path) -> None:
+def warn_of_base(net: Any, pipe: Pipe, folder: Path) -> None:
     """One line where a net was trained with other weights than those that it is to steer."""
     base, unet = net.config.base, pipe.hashes.get("unet")
     if base and unet and base != unet:
@@ -372,7 +368,7 @@ def read_audio_prompt(text: str | None, *, alone: bool, place: str = "audio-prom
     return path, share
 
 
-def sound_embedding(pipe: audioldm.AudioLDM, path: Path) -> torch.Tensor:
+def sound_embedding(pipe: Pipe, path: Path) -> torch.Tensor:
     """CLAP's embedding (1, D) of a sound file."""
     conditions.check_can_hear(pipe, "--audio-prompt")
     try:
