@@ -162,11 +162,11 @@ class Components:
         if refine_phase:
             rng = torch.Generator().manual_seed(0)
             sound = refine(sound, mel.float(), self.spec, rounds=refine_phase, generator=rng)
-        wave = sound[:, 0, : self.spec.samples(seconds)].cpu()
+        wave = sound[:, 0, : self.spec.samples(seconds)]
         if not bool(wave.isfinite().all()):
             why = "The model gave a sound with NaN or infinity."
             raise AudioLDMError(why, "Try --set dtype=float32.", code=1)
-        return wave
+        return wave.cpu()
 
 
 def steered(call: NetCall, controls: Sequence[Control], unet: LatentUNet, rows: int | None = None) -> NetCall:

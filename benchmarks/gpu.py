@@ -87,6 +87,7 @@ def memory(bench: Bench, name: str, steps: int) -> Row:
 
 def cards(bench: Bench) -> None:
     """What a card of few GiB does with each size: clips of 25 steps, one by one and in batches, until no more fit."""
+    bench.drop(*list(bench.pipes))  # their recordings hold memory, too
     for size in ("S",) if bench.tiny else ("S", "M", "L"):
         pipe = bench.pipe("fast", build(size, bench.device, tiny=bench.tiny))
         release()
@@ -106,7 +107,7 @@ def on_card(bench: Bench, pipe: AudioLDM, gib: int) -> Row:
     parts = (pipe.unet, pipe.vae, pipe.vocoder, pipe.clap.text_encoder)
     weights = sum(p.nbytes for part in parts for p in part.parameters())
     if cuda:
-        room = gib * 2**30 + torch.cuda.memory_allocated() - weights
+        room = gib * 2**30 + torch.cuda.memory_reserved() - weights
         torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
         for batch in (1, 4, 16):

@@ -24,9 +24,9 @@ from transformers import SpeechT5HifiGan
 from audioldm.nets import kernels
 
 Net = TypeVar("Net", bound=nn.Module)
-FEW_ROWS = 4  # rows of a batch that leave a card half idle, and are run in other ways
-FEW_TOKENS = 256
-FEW_PIXELS = 512
+FEW_ROWS = 8  # rows of a batch that leave a card half idle, and are run in other ways
+FEW_TOKENS = 1024
+FEW_PIXELS = 128
 """up to which attentions and convolutions are faster as kernels of our own and plain products"""
 
 

@@ -141,10 +141,13 @@ def resample_silent(generate: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 draws = [seed_of(seeds[row], attempt) for row in group]
                 texts, steps = [prompts[row] for row in group], partial(report, batches, total)
                 batch = generate(parts, texts, seeds=draws, on_step=steps, **options)
-                waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
-                waves[group] = batch
+                if len(group) < len(seeds):
+                    waves = waves if len(waves) else batch.new_zeros(len(seeds), batch.shape[1])
+                    waves[group] = batch
+                else:
+                    waves = batch
                 batches += 1
-            rows = silent(waves)
+            rows = silent(waves) if attempt < retries else []
         return waves
 
     return call
