@@ -9,7 +9,7 @@ from audioldm.evaluation.comparison import Comparison
 from audioldm.evaluation.picture import Picture
 from audioldm.tables import csv_text, markdown
 
-SHOWN = 16  # clips with players: half of them the worst
+SHOWN = 16  # clips with players
 DISTANCES = ("FD", "FD_inf", "KAD", "KL")
 BY_CLIP = ("kl", "bridge", "clap")
 Row = dict[str, Any]  # of a ``Comparison``
@@ -65,30 +65,23 @@ def charts(name: str, rows: Sequence[Row]) -> Iterator[str]:
         yield html.figure(figure, f"FD by {name} against 1/n")
 
 
-def examples(report: Comparison) -> list[tuple[str, dict[str, Any]]]:
-    """Clips to hear: the worst ones by KL or by caption, then evenly spread ones."""
-    first, half = [row for row in report.clips if row["set"] == 1], SHOWN // 2
-    key = next((name for name in BY_CLIP if name in first[0]), None)
-    if key is None:
-        return [("", row) for row in first[:SHOWN]]
-    order = sorted(first, key=lambda row: row[key], reverse=key == "kl")
-    step = max(1, (len(order) - half) // half)
-    spread = [(f"rank {i + 1} by {key}", order[i]) for i in range(half, len(order), step)]
-    return [*((f"worst by {key}", row) for row in order[:half]), *spread[:half]]
-
-
 def cards(report: Comparison) -> Iterator[tuple[str, str, list[str]]]:
-    """Caption, a note, players and spectrograms, the reference under the generated clip."""
+    """Caption, a note, players and spectrograms, the reference under the generated clip; from the worst to the best."""
     sides = {"generated": report.runs[0], "reference": report.real if report.pairs else ()}
     by_id = {(side, clip.id): clip for side, clips in sides.items() for clip in clips}
-    for reason, row in examples(report):
+    first = [row for row in report.clips if row["set"] == 1]
+    key = next((name for name in BY_CLIP if name in first[0]), "id")
+    order = sorted(first, key=lambda row: row[key], reverse=key == "kl")
+    last = min(SHOWN, len(order)) - 1
+    for place in (round(i * (len(order) - 1) / last) for i in range(last + 1)):
+        row, pieces = order[place], []
         values = ", ".join(f"{name} {row[name]:.3g}" for name in BY_CLIP if name in row)
-        pieces = []
         for side in sides:
             if clip := by_id.get((side, row["id"])):
                 wave, rate = read_mono(clip.path, start=clip.start, seconds=clip.seconds)
                 pieces += [side, html.spectrogram(wave, rate), html.player(wave, rate)]
-        yield row["caption"] or row["id"], "; ".join(filter(None, (row["id"], reason, values))), pieces
+        note = "; ".join(filter(None, (row["id"], f"rank {place + 1} by {key}", values)))
+        yield row["caption"] or row["id"], note, pieces
 
 
 def as_text(report: Comparison) -> str:
