@@ -102,10 +102,9 @@ def test_every_text_is_read_and_written_with_its_encoding():
 
 def test_memory_is_probed_without_fork(monkeypatch):
     from audioldm import recipes
-    from audioldm.training import memory
 
     methods = []
-    monkeypatch.setattr(memory, "probe", lambda build, **how: methods.append(how["method"]) or 1)
+    monkeypatch.setattr(recipes, "probe", lambda build, **how: methods.append(how["method"]) or 1)
     cfg = recipes.load("tiny/vae")
     for platform in ("linux", "darwin", "win32"):
         monkeypatch.setattr(sys, "platform", platform)
