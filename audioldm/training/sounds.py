@@ -44,7 +44,10 @@ def from_sounds(
     # whole latent frames that the U-Net can halve
     frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
     cuts = Cuts(frames * pipe.spec.seconds_per_latent, speed=speed, seed=seed)
-    gpu, held = accelerator != "cpu" and torch.cuda.is_available(), held_out(rows, val_share)
+    # by the hash of their bytes, so that copies stay together; of fewer than five clips none
+    groups, gpu = sorted({row.group for row in rows}), accelerator != "cpu" and torch.cuda.is_available()
+    count = max(1, round(val_share * len(groups))) if val_share > 0 and len(groups) >= 5 else 0
+    held = {row.path for row in rows if row.group in groups[:count]}
     if bare := sum(row.captions == ("",) for row in rows):
         note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
@@ -104,13 +107,6 @@ def sound_rows(folder: str, prompt: str | None) -> list[Row]:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")
     return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
-
-
-def held_out(rows: Sequence[Row], share: float) -> set[str]:
-    """Paths of the clips to validate on, by hash, so that copies stay together; none of fewer than five clips."""
-    groups = sorted({row.group for row in rows})
-    count = max(1, round(share * len(groups))) if share > 0 and len(groups) >= 5 else 0
-    return {row.path for row in rows if row.group in groups[:count]}
 
 
 def stored(
