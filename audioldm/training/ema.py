@@ -184,8 +184,8 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
             names, step = {key.partition("/")[0] for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
         stored += [(path, name, step) for name in sorted(names) if at is None or step <= at]
     if not stored:
-        what = f"{folder} holds no stored averages{'' if at is None else f' from step {at} or before'}."
-        raise AudioLDMError(what, "Train with callbacks.power_ema.every=N, or choose a later step.")
+        hint = "Train with callbacks.power_ema.every=N, or choose a later step."
+        raise AudioLDMError(f"{folder} holds no stored averages of such steps.", hint)
     steps = torch.tensor([step for _, _, step in stored])
     exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
     weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
