@@ -174,7 +174,9 @@ def canvas(height: float, names: list[str], unit: str, limits: Limits = None) ->
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e4e8ed")
     axes.set_axisbelow(True)
-    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel=unit, xlim=limits)
+    axes.set(ylim=(-0.6, len(names) - 0.4), xlabel=unit)
+    if limits:
+        axes.set_xlim(limits)
     axes.set_yticks(range(len(names)), labels=names, fontsize=10 if height < 8 else 8)
     return figure
 
@@ -199,7 +201,8 @@ def by_prompt(outcome: Outcome) -> Picture:
     names = sorted({name for means in outcome.by_prompt.values() for name in means})
     prompts = sorted(outcome.by_prompt, key=lambda prompt: outcome.by_prompt[prompt].get(names[0], np.nan))
     unit = f"{UNITS[outcome.task]}\nmean over raters, prompt by prompt"
-    figure = canvas(1.3 + 0.28 * len(prompts), prompts, unit)
+    limits = (-0.02, 1.02) if outcome.task in PAIRED else None
+    figure = canvas(1.3 + 0.28 * len(prompts), prompts, unit, limits)
     for name in names:
         means = [outcome.by_prompt[prompt].get(name, np.nan) for prompt in prompts]
         figure.axes[0].plot(means, range(len(prompts)), "o", markersize=5, label=name)

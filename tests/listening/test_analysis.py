@@ -180,6 +180,10 @@ def test_the_report_holds_everything(study, method, tmp_path):
     plots = [figure for found in result.outcomes for figure in figures(found).values()]
     assert page.count("data:image/png;base64,") == len(plots)
     assert all(axes.get_xlabel() for figure in plots for axes in figure.axes), "every axis has its unit"
+    for axes in (axes for figure in plots for axes in figure.axes):
+        low, high = axes.get_xlim()
+        xs = np.concatenate([line.get_xdata() for line in axes.lines])
+        assert low <= np.nanmin(xs) <= np.nanmax(xs) <= high, "every point is within its axis"
     sounds = re.findall(r'src="([^"]+\.wav)"', page)
     assert len(sounds) >= 8
     assert all((tmp_path / "report" / sound).resolve().is_file() for sound in sounds)
