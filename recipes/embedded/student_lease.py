@@ -32,10 +32,10 @@ from audioldm.training.speed import RecordedStep, lay_channels_last
 from recipes.embedded.model_lease import adamw, descend, half, set_rate
 
 NAMES = {4: "turbo", 2: "turbo2", 1: "turbo1"}
-SEGMENTS = {4: (6, 4, 1, 1), 2: (3, 1), 1: (1,)}
+SEGMENTS = {4: (5, 5, 1, 1), 2: (3, 1), 1: (1,)}
 """how often each segment is learned from: an error after the first of four is 200 times as large at the end, after the
 second 16 times, after the third 3 times"""
-SHARES = {4: 0.78, 2: 0.16, 1: 0.06}
+SHARES = {4: 0.42, 2: 0.46, 1: 0.12}
 """of the time"""
 TARGETS = (*LINEAR, *CONVOLUTIONS, "conv_in", "conv_out", "linear_1", "linear_2")
 """every layer of the U-Net"""
