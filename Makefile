@@ -38,7 +38,7 @@ setup: .venv/base.stamp
 setup-dev: .venv/dev.stamp
 
 demo: .venv/base.stamp
-	@$(BIN)/audioldm generate "$(PROMPT)" --out out/demo --force
+	@$(BIN)/audioldm generate "$(PROMPT)" --adapter turbo --out out/demo --force
 
 # The tests of the listening page and of the app drive a real Chromium, the system's: playwright's own download is not to be had everywhere.
 browser:

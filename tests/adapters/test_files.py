@@ -149,11 +149,22 @@ def test_what_is_no_adapter_is_told_in_one_line(tmp_path, unet):
     assert load(tmp_path / "other.safetensors")[1] == {}
 
 
-def test_the_shipped_adapter_fits_the_shipped_model():
+@pytest.mark.parametrize("name", ["shield", "turbo"])
+def test_the_shipped_adapters_fit_the_shipped_model(name):
     pipe = AudioLDM.from_pretrained()
-    adapter = read(EMBEDDED / "adapters" / "shield.safetensors", pipe.unet)
+    adapter = read(EMBEDDED / "adapters" / f"{name}.safetensors", pipe.unet)
     assert adapter.kind == "lora" and adapter.base["unet"] == pipe.hashes["unet"]
     assert {layer.scale for layer in adapter.layers.values()} == {1.0}
+
+
+def test_the_shipped_student_takes_four_calls_and_says_what_makes_it_worse():
+    pipe = AudioLDM.from_pretrained().adapt("turbo")
+    assert (pipe.defaults.steps, pipe.defaults.guidance, pipe.defaults.sampler) == (4, 1, "ddim")
+    calls = []
+    pipe(["rain"], seeds=[0], seconds=1.28, on_step=lambda step, *_: calls.append(step))
+    assert len(calls) == 4
+    with pytest.warns(AudioLDMWarning, match="steps=8 makes it worse; use ddim, 4 steps and guidance 1"):
+        pipe(["rain"], seeds=[0], seconds=1.28, steps=8)
 
 
 def test_the_shipped_adapter_is_known_by_its_name(tmp_path, monkeypatch):

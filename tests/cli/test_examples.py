@@ -238,7 +238,7 @@ def test_an_example_runs(example, place, command, tiny_model, monkeypatch, capsy
 def quick(words: list[str], tiny_model: Path) -> list[str]:
     """The same command at a toy size, on the processor: click takes the last of two values."""
     words = ["cpu" if word == "cuda" else word for word in words if word not in ("--resume", "--force")]
-    needs_embedded = {"--control", "--ip-adapter", "runs/my_model", "out/model"} & set(words)
+    needs_embedded = {"--control", "--ip-adapter", "turbo", "runs/my_model", "out/model"} & set(words)
     words += [] if needs_embedded else ["-m", str(tiny_model)]
     words += ["--steps", "2"] if "cfg_plus_plus" not in " ".join(words) else []
     if words[0] in ("generate", "bench") or words[:2] == ["edit", "continue"]:

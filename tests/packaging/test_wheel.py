@@ -85,7 +85,7 @@ def test_wheel_carries_the_listening_page(wheel):
 
 
 def test_wheel_is_within_the_limit(wheel):
-    assert wheel.stat().st_size < 90e6, "80 MB of weights at most, and the code"
+    assert wheel.stat().st_size < 105e6, "104 MB of weights before they are packed, and the code"
 
 
 def test_installed_wheel_is_what_runs_and_composes_its_recipes(program, tmp_path):
