@@ -127,7 +127,7 @@ def test_schedule_instead_of_a_prompt(edit):
         (("inpaint", "tone.flac", "x"), "no region"),
         (("inpaint", "tone.flac", "x", "--from", 1), "1 --from and 0 --to"),
         (("inpaint", "tone.flac", "x", "--from", 0.5, "--to", 0.2), "empty"),
-        (("inpaint", "tone.flac", "x", "--from", 5, "--to", 6), "is after the sound"),
+        (("inpaint", "tone.flac", "x", "--from", 5, "--to", 6), "begins after"),
         (("outpaint", "tone.flac", "x"), "add nothing"),
         (("upscale", "short.wav", "--cutoff", 9000), "cutoff=9000"),
         (("morph", "tone.flac", "short.wav", "--at", -1), "at=-1"),
