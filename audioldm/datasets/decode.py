@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import lru_cache, partial
-from math import ceil, inf
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ class Reader:
         self, start: float = 0.0, seconds: float | None = None, dtype: str = "float32"
     ) -> Iterator[Samples]:
         """Arrays (n, channels) from ``start`` for ``seconds``.  Raises AudioLDMError if the file ends too early."""
-        if not (0 <= start < inf and 0 <= (seconds or 0.0) < inf):
+        length = seconds or 0.0
+        if min(start, length) < 0 or not isfinite(start + length):
             raise unreadable(self.path, f"no part begins at {start} s and lasts {seconds} s")
         first = round(start * self.rate)
         total = 2**62 if self.frames is None else max(0, self.frames - first)

@@ -195,7 +195,7 @@ def derive(world: World) -> None:
             "-o",
             world.test,
             "--captions",
-            manifest,
+            world.tables / "captions.csv",
             "--seed",
             "1",
         ),
