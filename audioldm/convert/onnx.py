@@ -57,21 +57,25 @@ class Call(nn.Module):
 class RealVocoder(nn.Module):
     """``ISTFTVocoder`` in real numbers: Fourier transforms are convolutions, for ONNX has no complex ones."""
 
+    window: Tensor
+    time: Tensor
+
     def __init__(self, model: Components, frames: int) -> None:
         super().__init__()
         assert isinstance(model.vocoder, ISTFTVocoder)
         self.vocoder, self.spec, self.frames = model.vocoder, model.spec, frames
         # this also fills the tables that a trace must not make
         _, self.noise = self.vocoder.sources(torch.zeros(1, frames, self.spec.mels), None)
-        # what the transforms' basis is computed from when a graph is loaded: it would be the largest of its weights
-        self.window, self.time = torch.hann_window(self.spec.win), torch.arange(self.spec.n_fft)
+        # what the basis is computed from when a graph is loaded; a trace would keep it, 4 MB, but for buffers
+        self.register_buffer("window", torch.hann_window(self.spec.win))
+        self.register_buffer("time", torch.arange(self.spec.n_fft))
 
     def forward(self, mel: Tensor) -> Tensor:
         mel, spec = mel[:, 0], self.spec
         real, imag = self.vocoder.bins(mel, tones(mel, spec), self.noise)
-        bins = self.time[: spec.n_fft // 2 + 1]
-        twice = torch.ones(len(bins)).index_fill(0, bins[1:-1], 2.0) / spec.n_fft
-        angle = (bins[:, None] * self.time % spec.n_fft).float() * (2 * torch.pi / spec.n_fft)
+        bins = spec.n_fft // 2 + 1
+        twice = torch.ones(bins).index_fill(0, torch.arange(1, bins - 1), 2.0) / spec.n_fft
+        angle = (self.time[:bins, None] * self.time % spec.n_fft).float() * (2 * torch.pi / spec.n_fft)
         basis = (torch.cat([angle.cos(), -angle.sin()]) * self.window)[:, None]
         ones, square = torch.ones(1, 1, self.frames), self.window.square()[None, None]
         weight = nnf.conv_transpose1d(ones, square, stride=spec.hop)
