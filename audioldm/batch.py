@@ -38,7 +38,7 @@ class Condition:
 
     def joined(self, other: "Condition") -> "Condition":
         """``other``'s rows after these, shorter sequences filled up and masked.   Raises ValueError for other parts."""
-        if [part is None for part in self.parts()] != [part is None for part in other.parts()]:
+        if any((one is None) != (two is None) for one, two in zip(self.parts(), other.parts(), strict=True)):
             raise ValueError("conditions of different parts cannot be joined")
         if self.mask is None and self.lengths() != other.lengths():
             raise ValueError("token sequences of different lengths need masks")

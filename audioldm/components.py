@@ -58,14 +58,15 @@ def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
         return
     # one that draws fresh noise between its calls may take any number of them
     free = defaults.sampler.startswith("consistency")
-    least, most = (1, 2 * defaults.steps) if free else (defaults.steps, defaults.steps)
-    usual = {name: getattr(defaults, name) for name in ("sampler", "grid", "guidance")}
-    other = {name: value for name in usual if (value := getattr(settings, name)) != usual[name]}
+    few = defaults.steps
+    least, most, span = (1, 2 * few, f"1 to {2 * few}") if free else (few, few, few)
+    names = ("sampler", "grid", "guidance")
+    other = {k: v for k in names if (v := getattr(settings, k)) != getattr(defaults, k)}
     if not least <= settings.steps <= most:
         other["steps"] = settings.steps
     if other:
         why = f"this model was distilled: {', '.join(f'{k}={v}' for k, v in other.items())} makes it worse"
-        use = f"use {defaults.sampler}, {f'1 to {most}' if free else most} steps and guidance 1"
+        use = f"use {defaults.sampler}, {span} steps and guidance 1"
         warnings.warn(f"{why}; {use}, or the model without its adapter.", AudioLDMWarning, stacklevel=3)
 
 

@@ -10,7 +10,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 from audioldm.errors import AudioLDMError
 
@@ -37,8 +37,8 @@ def inside(folder: str | Path, name: str, *, where: str | Path = "", links: bool
     Raises AudioLDMError for whatever leads out: an absolute path, a drive, ``..``, a link; and for no name at all.
     ``links`` allows the links of a folder of the user's own, for reading.
     """
-    root, forms = Path(folder).absolute(), (PurePosixPath(name), PureWindowsPath(name))
-    stays = bool(name) and "\0" not in name and not any(form.anchor or ".." in form.parts for form in forms)
+    root, form = Path(folder).absolute(), PureWindowsPath(name)  # whose parts end at / and at a backslash
+    stays = bool(name) and "\0" not in name and {"..", form.anchor}.isdisjoint(form.parts)
     try:
         stays = stays and (links or (root / name).resolve().is_relative_to(root.resolve()))
     except (OSError, RuntimeError, ValueError):  # a circle of links, a name that no file can have

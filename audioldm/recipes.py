@@ -140,7 +140,7 @@ def sweep(name: str, overrides: Sequence[str]) -> list[list[str]]:
             choices.append([f"{word.partition('=')[0]}={one}" for one in override.sweep_string_iterator()])
         else:
             choices.append([word])
-    names = [(run, ",".join(run[place] for place in swept).replace("/", "_")) for run in product(*choices)]
+    names = [(run, ",".join(map(run.__getitem__, swept)).replace("/", "_")) for run in product(*choices)]
     return [[*run, f"run_dir='{parent}/{varied}'"] for run, varied in names]
 
 

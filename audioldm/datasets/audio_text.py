@@ -168,10 +168,13 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     "a" also covers sources such as "a/b"; the longest matching name counts; rows of unnamed sources get 0.  Within a
     source a row is drawn by its own ``weight``.
     """
-    if min(shares.values(), default=0) < 0 or sum(shares.values()) <= 0:
+    least, total = min(shares.values(), default=0), sum(shares.values())
+    if not least >= 0 < total:
         raise AudioLDMError(f"shares {dict(shares)} are not weights.", "Use numbers of 0 or more, not all 0.")
-    fits = ([n for n in shares if f"{row.source}/".startswith(f"{n}/")] for row in rows)
-    names = [max(listed, key=len, default="") for listed in fits]
+    names = [
+        max((name for name in shares if f"{row.source}/".startswith(f"{name}/")), key=len, default="")
+        for row in rows
+    ]
     if empty := sorted(set(shares) - set(names)):
         hint = f"Sources here: {sorted({row.source for row in rows})}."
         raise AudioLDMError(f"No rows come from {empty}.", hint)
@@ -180,4 +183,4 @@ def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
         sums[name] += row.weight
     pairs = zip(rows, names, strict=True)
     values = [row.weight * shares.get(name, 0.0) / max(sums[name], 1e-12) for row, name in pairs]
-    return torch.tensor(values, dtype=torch.float64) / sum(shares.values())
+    return torch.tensor(values, dtype=torch.float64) / total

@@ -165,11 +165,11 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
     fit, known = list[Row](), dict[tuple[str, ...], Row]()
     for row, mark, why in zip(sound, marks, leaks(sound, marks), strict=True):
         key = (row.sha256, str(row.start), str(row.seconds))
-        twin = known.get(key, known.get(mark))
+        twin = known.get(key, known.get(mark, row))
         if why:
             findings.append(Finding("leak", row.path, why))
         # other parts of one hum may be alike
-        elif twin is not None and (key in known or twin.sha256 != row.sha256):
+        elif key in known or twin.sha256 != row.sha256:
             findings.append(Finding("duplicate", row.path, f"same as {twin.path}"))
         else:
             known |= {key: row, mark: row}

@@ -61,9 +61,7 @@ def mp3_end(file: BinaryIO) -> int | None:
 def stated_end(file: BinaryIO, head: bytes) -> int | None:
     """Where a file's sound ends by its header, in bytes; None if it does not say."""
     if head in AU:
-        sizes = file.read(12)
-        start, size = (int.from_bytes(sizes[at : at + 4], AU[head]) for at in (4, 8))
-        return None if size == 2**32 - 1 else start + size
+        return au_end(file, AU[head])
     if head not in CHUNKS:
         return None
     begin, name, width, order, align, included = CHUNKS[head]
@@ -80,6 +78,12 @@ def stated_end(file: BinaryIO, head: bytes) -> int | None:
             wide = int.from_bytes(file.read(16)[8:], "little")
         file.seek(min(begin + max(0, size) + -size % align, sys.maxsize))
     return None
+
+
+def au_end(file: BinaryIO, order: Literal["little", "big"]) -> int | None:
+    sizes = file.read(12)
+    start, size = (int.from_bytes(sizes[at : at + 4], order) for at in (4, 8))
+    return None if size == 2**32 - 1 else start + size
 
 
 def ogg_flaw(file: BinaryIO) -> str:

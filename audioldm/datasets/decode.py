@@ -191,10 +191,7 @@ def reason(head: bytes, error: Exception) -> str:
 def read_mono(
     path: str | Path, *, start: float = 0.0, seconds: float | None = None, content: bytes | None = None
 ) -> tuple[Tensor, int]:
-    """One channel (N,), as of ``mono``, at the file's own rate, and that rate in Hz; ``content`` is ``opened``'s.
-
-    Raises AudioLDMError for a file that is missing, damaged, or no sound.
-    """
+    """One channel (N,), as of ``mono``, and the file's own rate in Hz.   Raises AudioLDMError for what is no sound."""
     with opened(path, content=content) as file:
         mixer = Mixer(file.channels)
         waves = [mixer.add(torch.from_numpy(block)) for block in file.blocks(start, seconds)]

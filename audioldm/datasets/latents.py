@@ -85,11 +85,11 @@ def read_index(folder: Path | str, *, whole: bool = True) -> dict[str, Any]:
         hint = "Run `audioldm data encode` first."
         raise AudioLDMError(f"{folder} is no latent cache: index.json is missing.", hint)
     index = read_object(path, AGAIN)
-    shards = index.get("shards")
-    named = isinstance(shards, list) and all(
-        isinstance(s, dict) and isinstance(s.get("name"), str) for s in shards
-    )
-    if not named or not isinstance(index.get("windows"), int):
+    try:
+        kinds = [type(index["windows"]), *{type(shard["name"]) for shard in index["shards"]}]
+    except (LookupError, TypeError):
+        kinds = []
+    if kinds not in ([int], [int, str]):
         raise damaged(path, "it is no index of latents")
     if whole and not index.get("complete", True):
         hint = "The same `audioldm data encode` goes on."
@@ -159,9 +159,7 @@ def tensors_of(windows: Sequence[Encoded]) -> dict[str, Tensor]:
     def joined(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         return torch.cat(list(parts)), torch.tensor([0, *map(len, parts)]).cumsum(0)
 
-    out = {
-        name: torch.stack([getattr(window, name).half() for window in windows]) for name in ("mean", "std")
-    }
+    out = {name: torch.stack([getattr(one, name).half() for one in windows]) for name in ("mean", "std")}
     out["audio"] = torch.stack([window.audio for window in windows])
     for name in windows[0].maps:
         out[f"{MAP}{name}"] = torch.stack([window.maps[name].half() for window in windows])
@@ -175,10 +173,7 @@ def tensors_of(windows: Sequence[Encoded]) -> dict[str, Tensor]:
 
 
 def read_shards(folder: Path | str, *, verify: bool = True) -> Iterator[dict[str, Tensor]]:
-    """Every shard, in order, as tensors on a memory map: what is not touched is not read.
-
-    ``verify`` reads each file once and compares its hash, so that no bit flips unseen.
-    """
+    """Every shard, in order, as tensors on a memory map; ``verify`` reads each file once and compares its hash."""
     for entry in read_index(folder)["shards"]:
         path = inside(folder, entry["name"], where=Path(folder) / "index.json")
         size = path.stat().st_size if path.is_file() else 0
@@ -197,10 +192,7 @@ def damaged(path: Path, why: str) -> AudioLDMError:
 
 
 def measure(folder: Path | str) -> dict[str, float]:
-    """Mean and deviation of posterior samples over the whole cache, and 1/std.   Rombach 2022 sec. 4.3.2.
-
-    A sample's variance is Var[mean] + E[std^2]; in float64.
-    """
+    """Mean and deviation of all samples (variance Var[mean] + E[std^2], float64), 1/std.   Rombach 2022 sec. 4.3.2."""
     count, total, squares = 0, 0.0, 0.0
     for shard in counted(list(read_shards(folder)), "windows", lambda shard: len(shard["mean"])):
         mean, std = shard["mean"].double(), shard["std"].double()
@@ -267,7 +259,8 @@ class LatentDataset(Dataset[LatentBatch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = bisect_right(self.ends, index)
-        shard, place = self.shards[number], index - (self.ends[number - 1] if number else 0)
+        shard = self.shards[number]
+        place = index - self.ends[number] + len(shard["mean"])
         first, last = shard["offset"][place : place + 2].tolist()
         pick = first + draw(last - first, generator(self.seed, epoch, index))
         # copies: a view would carry the whole map into a worker's queue

@@ -76,8 +76,7 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 def read_tar(path: Path | str, *, content: bool = True) -> Iterator[Sample]:
     """The samples of a tar file, compressed or not, in order.   Raises one of DAMAGE where it is damaged or cut off."""
     with tarfile.open(path) as tar:
-        members = members_of(tar, content)
-        for key, group in groupby(members, key=lambda member: member[0]):
+        for key, group in groupby(members_of(tar, content), key=lambda member: member[0]):
             yield {"__key__": key, "__url__": str(path)} | {kind: part for _, kind, part in group}
 
 
@@ -92,10 +91,7 @@ def members_of(tar: Any, content: bool) -> Iterator[tuple[str, str, bytes]]:
 
 
 def samples(shard: str, *, content: bool = True) -> Iterator[Sample]:
-    """Every sample of a file or an address, as ``read_tar``; each has a sound and a .txt.
-
-    Raises AudioLDMError for a shard that is damaged, cut off or missing.
-    """
+    """Every sample of a file or an address, with a sound and a .txt.   Raises AudioLDMError where it is damaged."""
     try:
         if os.path.lexists(shard) and not os.path.isfile(shard):
             raise OSError("it is no file")

@@ -44,14 +44,19 @@ def load(row: Row, rate: int) -> Tensor:
     return (wave.clamp(-1, 1) * SCALE).round().to(torch.int16)
 
 
+def seconds_of(row: Row) -> float:
+    """How long a clip is; where its row does not say, about how long by its file's size."""
+    if row.seconds is None and os.path.isfile(row.path):
+        return os.path.getsize(row.path) / GUESSED_BYTES
+    return row.seconds or 0.0
+
+
 class Store:
     """The rows' clips at ``rate`` as int16, decoded once; small sets in memory, others memory-mapped from a store."""
 
     def __init__(self, rows: Sequence[Row], rate: int) -> None:
         self.path: Path | None = None
-        paths = (row.path for row in rows if row.seconds is None and os.path.isfile(row.path))
-        guess = sum(map(os.path.getsize, paths)) / GUESSED_BYTES
-        if sum(row.seconds or 0.0 for row in rows) + guess < SMALL_SECONDS:
+        if sum(map(seconds_of, rows)) < SMALL_SECONDS:
             clips = [load(row, rate) for row in rows]
             self.ends = [0, *accumulate(map(len, clips))]
             self.samples = torch.cat(clips)

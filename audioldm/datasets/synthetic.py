@@ -27,10 +27,7 @@ def tone(time: Tensor, band: tuple[float, float], rng: Generator) -> Tensor:
 
 
 def chirp(time: Tensor, begin: float, end: float) -> Tensor:
-    """A sine gliding from ``begin`` to ``end`` Hz, even in octaves.
-
-    phase(t) = begin * T / ln r * (r^(t/T) - 1) with r = end / begin.
-    """
+    """A glide from ``begin`` to ``end`` Hz, even in octaves: phase = begin T / ln r (r^(t/T) - 1), r = end / begin."""
     whole = float(time[-1]) + float(time[1] - time[0]) if len(time) > 1 else 1.0
     ratio = torch.tensor(end / begin, dtype=torch.float64)
     phase: Tensor = begin * whole / ratio.log() * (ratio ** (time / whole) - 1)
@@ -54,8 +51,7 @@ def rumble(time: Tensor, rng: Generator) -> Tensor:
 
 def clicks(time: Tensor, rng: Generator) -> Tensor:
     """5 ms decaying clicks, 2 to 8 a second."""
-    rate = between(2.0, 8.0, rng)
-    since = torch.remainder(time + 1e-9, 1 / rate)
+    since = torch.remainder(time + 1e-9, 1 / between(2.0, 8.0, rng))
     return torch.exp(-since / 0.001) * torch.cos(2 * pi * 2000.0 * since)
 
 

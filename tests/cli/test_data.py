@@ -98,7 +98,7 @@ def test_a_dry_run_counts_and_writes_nothing(command, sounds, tmp_path, capsys):
         ("prepare clotho --from sounds --youtube", "clotho takes no --youtube"),
         ("prepare folder sounds", "no manifest of its own"),
         ("prepare folder sounds -o m.jsonl --val 2", "val=2 is out of range"),
-        ("prepare opensounds2 --from sounds --weak 3", "weak=3.0 is not a weight"),
+        ("prepare opensounds2 --weak 3", "weak=3.0 is not a weight"),
         ("prepare folder nowhere -o m.jsonl", "nowhere"),
         ("prepare esc10 --from nowhere -o m.jsonl", "nowhere"),
         ("check nowhere.jsonl", "nowhere"),

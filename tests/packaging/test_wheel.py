@@ -111,3 +111,15 @@ def test_installed_wheel_lists_recipes(program, tmp_path):
         path.relative_to(ROOT / "recipes").with_suffix("").as_posix()
         for path in (ROOT / "recipes").rglob("*.yaml")
     }
+
+
+def test_installed_wheel_reads_the_list_of_opensounds2(program, tmp_path):
+    code = (
+        "from audioldm.cli.data import reader_of\n"
+        "its = reader_of('opensounds2').__globals__\n"
+        "print(its['__file__'], len(its['index'](its['tracked']())))"
+    )
+    done = run(program.with_name("python"), "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    place, size = done.stdout.split()
+    assert place.endswith("audioldm/_recipes/embedded/opensounds2.py") and int(size) == 6568

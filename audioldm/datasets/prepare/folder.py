@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,7 @@ def folder(
 
 
 def metadata(place: Path, findings: Findings) -> Path | None:
-    """The one table of a folder that is about its sounds, if there is one.   Raises AudioLDMError for two.
-
-    That is metadata.csv or metadata.jsonl, else a table that names files and captions.
-    """
+    """The one table about a folder's sounds: by its name, else by its columns.   Raises AudioLDMError for two."""
     listed = [place / name for name in METADATA if (place / name).is_file()]
     others = [] if listed else sorted(place.iterdir())
     for path in (path for path in others if path.suffix.lower() in tables.TABLES and path.is_file()):
@@ -164,9 +161,6 @@ def column_name(name: str) -> str:
     return name.strip().lower().replace(" ", "_")
 
 
-COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, "labels", "start", "seconds", "licence", "author", "split")
-
-
 def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Row that a record of metadata gives.  Raises ValueError for what they cannot be."""
     fields: dict[str, Any] = {}
@@ -174,17 +168,12 @@ def fields_of(cells: dict[str, Any]) -> dict[str, Any]:
         fields["captions"] = tables.texts_of(cells[column])
         if not fields["captions"]:
             raise ValueError(f"{column} says nothing: {cells[column]!r}")
-    kinds = {"start": tables.number_of, "seconds": tables.number_of, "labels": tables.texts_of}
-    for name in COLUMNS[-6:]:
+    for name, kind in KINDS.items():
         if not tables.is_null(value := cells.get(name)):
             try:
-                fields[name] = kinds.get(name, one_text)(value)
+                fields[name] = kind(value)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-    if "split" in fields:
-        fields["split"] = shared.SPLIT_NAMES.get(split := fields["split"].strip().lower())
-        if fields["split"] is None:
-            raise ValueError(f"split: {split!r} is not one of {', '.join(SPLITS)}")
     return fields
 
 
@@ -192,3 +181,17 @@ def one_text(value: Any) -> str:
     if not tables.is_text(value):
         raise ValueError(f"{value!r} is no text")
     return str(value)
+
+
+def split_name(value: Any) -> str:
+    name = one_text(value).strip().lower()
+    if name not in shared.SPLIT_NAMES:
+        raise ValueError(f"{name!r} is not one of {', '.join(SPLITS)}")
+    return shared.SPLIT_NAMES[name]
+
+
+KINDS: dict[str, Callable[[Any], Any]] = {
+    "labels": tables.texts_of, "start": tables.number_of, "seconds": tables.number_of,
+    "licence": one_text, "author": one_text, "split": split_name,
+}  # fmt: skip
+COLUMNS = (*FILE_COLUMNS, *CAPTION_COLUMNS, *KINDS)

@@ -23,14 +23,7 @@ from audioldm.tables import is_text, lines, read_text, texts_of
 CAPTIONS = ("captions", "caption", "text", "raw_text", *(f"caption_{i}" for i in range(1, 6)))
 LABELS = ("labels", "label", "category", "class", "tags")
 GROUPS = ("group", "youtube_id", "ytid", "sound_id", "freesound_id")
-MAGIC = {
-    b"RIFF": ".wav",
-    b"fLaC": ".flac",
-    b"OggS": ".ogg",
-    b"ID3": ".mp3",
-    b"FORM": ".aiff",
-    b"\xff": ".mp3",
-}
+HEAD = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"FORM": ".aiff", b"\xff": ".mp3"}
 NO_SOUND = "no sound in this row"
 BATCH = 16  # parquet rows in memory at once
 
@@ -78,14 +71,11 @@ def unpack(
     """
     folder, rows = Path(folder).absolute(), list[Row]()
     for sample in samples:
-        if not isinstance(sample.audio, bytes) or not sample.audio:
+        if not (sample.audio and isinstance(sample.audio, bytes)):
             note(findings, sample.where, sample.fault, "missing")
             continue
         digest = hashlib.sha256(sample.audio).hexdigest()
-        ending = next((suffix for magic, suffix in MAGIC.items() if sample.audio.startswith(magic)), ".bin")
-        path = folder / f"{digest[:32]}{ending}"
-        if not path.is_file() or path.stat().st_size != len(sample.audio):
-            write_bytes(path, sample.audio)
+        path = store(sample.audio, folder, digest[:32])
         group = f"{source}/{sample.first(*GROUPS, default=digest)}"
         split = sample.first("split", default=sample.split).lower()
         rows.append(Row(
@@ -95,10 +85,18 @@ def unpack(
             licence=sample.first("licence", "license", default=licence),
         ))  # fmt: skip
     if not rows:
-        why = f"; {findings[0]}" if findings else ""
-        hint = "Is there a column or member with audio?"
-        raise AudioLDMError(f"{source} has no sounds{why}.", hint, code=1)
+        why = "; ".join([f"{source} has no sounds", *map(str, findings or [])][:2])
+        raise AudioLDMError(f"{why}.", "Is there a column or member with audio?", code=1)
     return merged(rows)
+
+
+def store(audio: bytes, folder: Path, name: str) -> Path:
+    """The file of a sound, with the ending of its kind; written unless it is there."""
+    ending = next((suffix for head, suffix in HEAD.items() if audio.startswith(head)), ".bin")
+    path = folder / f"{name}{ending}"
+    if not path.is_file() or path.stat().st_size != len(audio):
+        write_bytes(path, audio)
+    return path
 
 
 def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
@@ -109,14 +107,13 @@ def webdataset(paths: Sequence[AnyPath]) -> Iterator[Sample]:
                 where = f"{path}!{parts['__key__']}"
                 try:
                     about = json.loads(read_text(parts.get("json", b"{}"), f"{where}.json"))
-                    fields: dict[str, Any] = dict(about) if isinstance(about, dict) else {}
-                    if "txt" in parts:
-                        fields.setdefault("captions", lines(read_text(parts["txt"], f"{where}.txt")))
+                    texts = lines(read_text(parts.get("txt", b""), f"{where}.txt"))
+                    fields = {"captions": texts, **(about if isinstance(about, dict) else {})}
                 except WRONG as error:
                     yield Sample(where, None, fault=str(error))
                     continue
                 sounds = [part for kind, part in parts.items() if f".{kind}" in SUFFIXES + FOREIGN]
-                yield from (Sample(where, audio, fields) for audio in sounds or [b""])
+                yield from map(partial(Sample, where, fields=fields), sounds or [b""])
         except DAMAGE as error:
             yield Sample(str(path), None, fault=f"this tar is damaged: {str(error).splitlines()[0]}")
 
@@ -155,14 +152,14 @@ def rows_in(part: Any, where: str, column: str, split: str, folder: Path) -> Ite
     names = {key: kind for key, kind in part.features.items() if isinstance(kind, datasets.ClassLabel)}
     for number, line in enumerate(part):
         line |= {key: kind.int2str(line[key]) for key, kind in names.items() if line[key] is not None}
-        (path, audio), fault = map(line.pop(column).get, ("path", "bytes")), ""
+        (path, audio), fault = map(line.pop(column).get, ("path", "bytes")), NO_SOUND
         if audio is None and path:
-            path = os.path.relpath(path, folder.absolute()) if Path(path).is_absolute() else path
+            path = os.path.relpath(folder.absolute() / path, folder.absolute())
             try:
                 audio = inside(folder, path, where=where).read_bytes()
             except (AudioLDMError, OSError) as error:
                 fault = str(error)
-        yield Sample(f"{where}:{number}", audio, line, split, fault or NO_SOUND)
+        yield Sample(f"{where}:{number}", audio, line, split, fault)
 
 
 def needed(module: str) -> Any:

@@ -84,7 +84,7 @@ def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
         file = line["file_name"]
         fact = facts.get(file, {})
         number, labels = fact.get("sound_id", ""), map(str.strip, fact.get("keywords", "").split(";"))
-        captions = dict.fromkeys(texts_of([line.get(f"caption_{i}") for i in range(1, 6)]))
+        captions = dict.fromkeys(texts_of([*map(line.get, map("caption_{}".format, range(1, 6)))]))
         return Row(
             sounds.place(file), tuple(captions), tuple(filter(None, labels)), split=split, source="clotho",
             licence=shared.licence(fact.get("license", "")), author=fact.get("manufacturer", ""),
@@ -94,9 +94,11 @@ def clotho(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
     for name, split in {"development": "train", "validation": "val", "evaluation": "test"}.items():
         listed, about = (sorted(folder.rglob(f"clotho_{k}_{name}.csv"))[:1] for k in ("captions", "metadata"))
         for path in listed:
-            lines = [line.cells for other in about for line in table(other, ("file_name",), findings)]
             sounds = Sounds(*(sorted(folder.rglob(f"*{name}*/")) or [folder]))
-            facts = {line.get("file_name", ""): line for line in lines}
+            facts = {
+                line.cells.get("file_name", ""): line.cells
+                for other in about for line in table(other, ("file_name",), findings)
+            }  # fmt: skip
             records = table(path, ("file_name", "caption_1"), findings)
             out += rows_of(records, partial(row, facts=facts, sounds=sounds, split=split), findings)
     return some(out, folder, "clotho_captions_*.csv")
@@ -287,7 +289,7 @@ def audioset(
     classes = table(Path(folder) / "class_labels_indices.csv", ("mid", "display_name"), findings)
     names = {record.cells["mid"]: words(record.cells["display_name"]) for record in classes}
     sounds, out = Sounds(audio or folder), list[Row]()
-    lists = {f"{kind}_train_segments.csv": "train" for kind in ("balanced", "unbalanced")}
+    lists = {"balanced_train_segments.csv": "train", "unbalanced_train_segments.csv": "train"}
 
     def row(cells: dict[str, str], split: str) -> Row | None:
         """Of a line such as `video, start, end, "class,class"`, which is no CSV: only its last column is quoted."""
@@ -296,8 +298,7 @@ def audioset(
         phrase = shared.listing(labels) if labels else ""
         clip = youtube_row(
             sounds, video, float(start), float(end), (phrase, f"the sound of {phrase}") if labels else (),
-            split=split if split == "test" else split_of(f"youtube/{video}", val=val, test=0.0), source="audioset",
-            labels=tuple(labels),
+            split=split_of(f"youtube/{video}", val=val, test=split == "test"), source="audioset", labels=tuple(labels),
         )  # fmt: skip
         return clip if Path(clip.path).is_file() else None
 
