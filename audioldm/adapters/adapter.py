@@ -48,15 +48,16 @@ def matches(name: str, pattern: str) -> bool:
 
 def find(net: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Names of the layers that ``patterns`` match, in order.   Raises AudioLDMError for one that matches nothing."""
-    names = list(layers_of(net))
+    names, wanted = list(layers_of(net)), set[str]()
     for pattern in patterns:
-        if not any(matches(name, pattern) for name in names):
-            parts = [name.split(".") for name in names]
-            ends = sorted({".".join(part[i:]) for part in parts for i in range(len(part))})
+        hits = [name for name in names if matches(name, pattern)]
+        if not hits:
+            ends = sorted({name.split(".", i)[-1] for name in names for i in range(name.count(".") + 1)})
             near = get_close_matches(pattern, ends, n=5, cutoff=0.5)
             hint = f"Near it: {', '.join(near)}." if near else f"Such as {names[0]}."
             raise AudioLDMError(f"The target {pattern!r} matches no layer with weights.", hint)
-    return [name for name in names if any(matches(name, pattern) for pattern in patterns)]
+        wanted.update(hits)
+    return [name for name in names if name in wanted]
 
 
 def defaults(net: nn.Module, *, convolutions: bool) -> tuple[str, ...]:

@@ -104,14 +104,9 @@ def start_lokr(weight: Tensor, rank: int, generator: Generator) -> dict[str, Ten
 
 
 STARTS: dict[str, Callable[[Tensor, int, Generator], dict[str, Tensor]]] = {
-    "lora": start_lora,
-    "loha": start_loha,
-    "lokr": start_lokr,
-    "dora": lambda weight, rank, generator: {
-        **start_lora(weight, rank, generator),
-        "dora_scale": row_norms(weight.detach().float()),
-    },
-}
+    "lora": start_lora, "loha": start_loha, "lokr": start_lokr,
+    "dora": lambda weight, *how: start_lora(weight, *how) | {"dora_scale": row_norms(weight.detach().float())},
+}  # fmt: skip
 """Kind to factors (float32) whose change is exactly 0."""
 
 
@@ -123,5 +118,4 @@ def factorise(number: int) -> tuple[int, int]:
 
 def uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Between -1 and 1 over the root of the inputs' number: torch's own start of a linear layer."""
-    bound = 1 / math.sqrt(math.prod(shape[1:]))
-    return bound * (2 * torch.rand(*shape, generator=generator) - 1)
+    return 1 / math.sqrt(math.prod(shape[1:])) * (2 * torch.rand(*shape, generator=generator) - 1)

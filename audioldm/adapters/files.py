@@ -106,9 +106,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_native(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> Adapter | Words:
     if about["format"] != FORMAT:
         raise AudioLDMError(f"{path} has the newer format {about['format']!r}.", "Update audioldm.")
-    base, facts = (
-        {**json.loads(about[name])} for name in ("base", "about")
-    )  # TypeError for what is no table
+    base, facts = ({**json.loads(about[name])} for name in ("base", "about"))  # or TypeError
     kinds, layers = set(about["kind"].split("+")), dict[str, Layer]()
     if kinds == {"textual_inversion"}:
         check_word(about["word"])
@@ -251,16 +249,15 @@ def from_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Adapt
 
 def to_peft(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """peft's weights and its adapter_config.json; every scale is multiplied in, so that alpha is the rank."""
-    kinds = sorted({layer.kind for layer in adapter.layers.values()})
-    if len(kinds) > 1:
-        raise AudioLDMError(f"peft has no adapter of kinds {', '.join(kinds)} together.", "Use kohya.")
-    [kind], out, ranks = kinds, dict[str, Tensor](), dict[str, int]()
+    kind, out, ranks = adapter.kind, dict[str, Tensor](), dict[str, int | None]()
+    if "+" in kind:
+        raise AudioLDMError(f"peft has no adapter of kinds {kind.replace('+', ', ')} together.", "Use kohya.")
     for name, layer in adapter.layers.items():
         for factor, value in folded(layer).items():
             if factor == "dora_scale" and (axes := layer.factors["lora_down"].dim()) > 2:
                 value = value.reshape(1, -1, *[1] * (axes - 2))
             out[f"base_model.model.{name}.{TO_PEFT.get(factor, factor)}"] = value
-        if (rank := rank_of(layer.factors) or adapter.rank) != adapter.rank:
+        if (rank := rank_of(layer.factors)) not in (None, adapter.rank):
             ranks[name] = rank
     low = {"lora_alpha": adapter.rank, "use_dora": kind == "dora", "bias": "none"}
     return out, {

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as nnf
 from torch.utils._pytree import tree_map
@@ -18,7 +17,7 @@ from audioldm.control.nets import ControlNet, IPAdapter, MicroConditioning, T2IA
 from audioldm.diffusion.windows import WINDOW
 from audioldm.errors import AudioLDMError
 from audioldm.nets.folder import load_component, read_json
-from audioldm.nets.unet import NetCall
+from audioldm.nets.unet import LatentUNet, NetCall
 from audioldm.spec import AudioSpec
 
 NETS = (ControlNet, T2IAdapter, IPAdapter)
@@ -41,7 +40,7 @@ class MapControl:
     scale: float = 1.0
     source: str = ""
 
-    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+    def around(self, call: NetCall, unet: LatentUNet, rows: int | None = None) -> NetCall:
         """``call`` with the net's residuals in its first ``rows``, while the curve, or a window's part of it, lasts."""
         if self.scale == 0 or rows == 0:
             return call
@@ -80,7 +79,7 @@ class AudioPromptControl:
     scale: float = 1.0
     source: str = ""
 
-    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+    def around(self, call: NetCall, unet: LatentUNet, rows: int | None = None) -> NetCall:
         """``call`` with the sound attended to by its first ``rows`` (None: all).   arXiv:2308.06721 eq. 5."""
         if self.scale == 0 or rows == 0:
             return call
@@ -116,7 +115,7 @@ class MicroControl:
     net: MicroConditioning
     facts: Mapping[str, float]
 
-    def around(self, call: NetCall, unet: UNet2DConditionModel, rows: int | None = None) -> NetCall:
+    def around(self, call: NetCall, unet: LatentUNet, rows: int | None = None) -> NetCall:
         """``call`` with the facts in every row, guided or not."""
         facts = {**dict(zip(nets.UNITS, self.net.config.usual, strict=True)), **self.facts}
         row = torch.tensor([[facts[name] for name in nets.UNITS]], device=self.net.inside.weight.device)
@@ -145,9 +144,7 @@ def shipped(name: str, unet: str | None, *, folder: Path = SHIPPED) -> Path | No
     return file.parent if file.is_file() and read_json(file).get("base") == unet else None
 
 
-def check_fits(
-    net: Any, unet: UNet2DConditionModel, spec: AudioSpec, name: str, *, dim: int | None = None
-) -> None:
+def check_fits(net: Any, unet: LatentUNet, spec: AudioSpec, name: str, *, dim: int | None = None) -> None:
     """Raise AudioLDMError unless ``net`` was made for a U-Net of this shape; an IP-Adapter also for ``dim``."""
     widths = tuple(unet.config.block_out_channels)
     strides = getattr(net.config, "stride", None) == spec.stride

@@ -142,8 +142,7 @@ def draw_onset(curve: Tensor, spec: AudioSpec) -> Tensor:
 
 MAPS: dict[str, Map] = {  # Maps by name.
     "loudness": Map(
-        loudness, lambda curve, spec: draw_level((curve - QUIET) / -QUIET, spec), "dB", -200, 20,
-        "RMS in dB re full scale",
+        loudness, lambda x, spec: draw_level((x - QUIET) / -QUIET, spec), "dB", -200, 20, "RMS in dB re full scale",
     ),
     "pitch": Map(pitch, draw_hertz, "Hz", 0, 8000, "fundamental frequency in Hz, 0 for none"),
     "onset": Map(onset, draw_onset, "strength", 0, 1, "strength 0 to 1 where a sound begins"),

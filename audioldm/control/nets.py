@@ -194,9 +194,8 @@ class IPAdapter(Component):
             def split(values: Tensor) -> Tensor:
                 return values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
-            answer = nnf.scaled_dot_product_attention(
-                split(attn.to_q(hidden)), split(self.to_k[index](sound)), split(self.to_v[index](sound))
-            )
+            q, k, v = map(split, (attn.to_q(hidden), self.to_k[index](sound), self.to_v[index](sound)))
+            answer = nnf.scaled_dot_product_attention(q, k, v)
             return out + scale * nnf.linear(answer.transpose(1, 2).flatten(2), attn.to_out[0].weight)
 
         return add

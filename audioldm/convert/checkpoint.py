@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from audioldm.convert import unet
@@ -74,11 +75,12 @@ class Checkpoint:
             places.insert(0, Path(named))
         if named is not None and kind == T5:
             places.insert(0, Path(named) / beside.name)
-        if folders := [place for place in places if place.is_dir()]:
-            return folders[0]
+        if folder := next(filter(Path.is_dir, places), None):
+            return folder
         from audioldm.convert.hub import fetch_files
 
-        return fetch_files(kind, TOKENIZERS[kind][0], instead=f"into {beside}").folder
+        files = TOKENIZERS[kind][0]
+        return fetch_files(kind, files, what=", ".join(files), instead=f"into {beside}").folder
 
     def extractor(self) -> Any:
         """None: it is LAION's."""
@@ -131,7 +133,7 @@ def whole_checkpoint(path: Path, state: State, choices: Choices) -> Checkpoint:
     if parts["vocoder"]:
         nets["vocoder"] = vocoder_net(parts["vocoder"], path)
     encoders, unread = all_conditioners(state, parts["score"])
-    scale = float(state["scale_factor"].flatten()[0]) if "scale_factor" in state else 1.0
+    scale = float(state.get("scale_factor", torch.ones(1)).flatten()[0])
     return Checkpoint(path, nets | encoders, unread, scale, state.get("betas"), weights, choices)
 
 

@@ -47,11 +47,11 @@ CLAP_NAMES = {
     "audio_branch.bn0": f"{SOUND}.batch_norm",
 }  # fmt: skip
 CLAP_UNUSED = (
-    r"text_branch\.embeddings\.position_ids", r"logit_scale_[at]", r"audio_branch\.layers\.\d+\.blocks\.\d+\.attn_mask",
+    r"text_branch\.embeddings\.position_ids|logit_scale_[at]|audio_branch\.layers\.\d+\.blocks\.\d+\.attn_mask"
     # the short-time Fourier transform, the mel filters, the classifier of AudioSet's 527 classes
-    r"audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\..+",
-    r"(text|audio)_transform\..+",  # the projections of an auxiliary loss
-)  # fmt: skip
+    r"|audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\..+"
+    r"|(text|audio)_transform\..+"  # the projections of an auxiliary loss
+)
 
 
 def all_conditioners(state: State, score: State) -> tuple[Nets, list[str]]:

@@ -21,11 +21,7 @@ MORE = ("text_encoder_2", "projection_model", "language_model")  # what AudioLDM
 TOKENIZER = (
     "tokenizer.json", "spiece.model", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 )  # fmt: skip
-BESIDE = {
-    "": ("",),
-    "text_encoder": ("tokenizer/", "feature_extractor/"),
-    "text_encoder_2": ("tokenizer_2/",),
-}
+BESIDE = {"": [""], "text_encoder": ["tokenizer/", "feature_extractor/"], "text_encoder_2": ["tokenizer_2/"]}
 """where a component's tokenizer and feature extractor are; "" is a component that is the repository itself"""
 Names = Sequence[str]
 TOP = ("model_index.json", "scheduler/scheduler_config.json")
@@ -67,32 +63,35 @@ def patterns(parts: Sequence[str], suffix: str) -> list[str]:
     """Components' configurations, tokenizers, feature extractors, and weights of one kind, whole or in shards."""
     ends = (suffix, f"{suffix}.index.json", f"-*-of-*{suffix}")
     weights = [f"{stem}{end}" for stem in STEMS for end in ends]
-    files = {f"{part}/".lstrip("/"): ("config.json", *EXTRACTORS, *weights) for part in parts}
-    beside = {place: (*TOKENIZER, *EXTRACTORS) for part in parts for place in BESIDE.get(part, ())}
-    return [home + name for table in (files, beside) for home, names in table.items() for name in names]
+    files = [(f"{part}/".lstrip("/"), ("config.json", *EXTRACTORS, *weights)) for part in parts]
+    beside = [(place, (*TOKENIZER, *EXTRACTORS)) for part in parts for place in BESIDE.get(part, ())]
+    return [home + name for home, names in (*files, *beside) for name in names]
+
+
+def pinned(repo: str) -> str | None:
+    """The commit of the cache's main branch, if it is there."""
+    main = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", "main")
+    return main.read_text(encoding="utf-8").strip() or None if main.is_file() else None
 
 
 def fetch_files(
-    ref: str, patterns: Sequence[str], *, what: str = "", instead: str = "into a folder, and name that folder"
+    ref: str, patterns: Sequence[str], *, what: str, instead: str = "into a folder, and name that folder"
 ) -> Snapshot:
     """The files that match, without asking where the cache has them; ``what`` is their name in an AudioLDMError."""
     repo, _, revision = ref.partition("@")
     download = partial(snapshot_download, allow_patterns=list(patterns))
     page, again = f"{constants.ENDPOINT}/{repo}", "Run again to resume"
     try:
+        commit = revision or pinned(repo)
         if revision != "main":
-            place = repo_folder_name(repo_id=repo, repo_type="model")
-            main = Path(constants.HF_HUB_CACHE, place, "refs", "main")
-            pinned = main.read_text(encoding="utf-8").strip() if main.is_file() else ""
-            revision = revision or pinned
             with suppress(errors.LocalEntryNotFoundError):
-                local = Path(download(repo, revision=revision or None, local_files_only=True))
+                local = Path(download(repo, revision=commit, local_files_only=True))
                 return Snapshot(local, repo, local.name)
-        folder = Path(download(repo, revision=revision or None))
+        folder = Path(download(repo, revision=commit))
     except errors.HFValidationError as error:
         raise AudioLDMError(f"{repo!r} is no hub id ({error}).", "Name owner/name.") from None
     except errors.RevisionNotFoundError:
-        raise AudioLDMError(f"{repo} has no revision {revision!r}.", f"See {page}/commits/main.") from None
+        raise AudioLDMError(f"{repo} has no revision {commit!r}.", f"See {page}/commits/main.") from None
     except (OSError, HTTPError) as error:  # offline, unreachable, cut off, or a full disk
         line = str(error).strip().splitlines()[0][:160]
         if isinstance(error, errors.RepositoryNotFoundError):
@@ -101,7 +100,6 @@ def fetch_files(
         if constants.HF_HUB_OFFLINE:
             line, again = "HF_HUB_OFFLINE is set", "Unset it"
         where = f"{ref} is not in the cache {constants.HF_HUB_CACHE}, and it cannot be fetched ({line})."
-        files = what or ", ".join(patterns)
-        hint = f"{again}, or copy {files} from {page}/tree/main {instead}."
+        hint = f"{again}, or copy {what} from {page}/tree/main {instead}."
         raise AudioLDMError(where, hint, code=1) from None
     return Snapshot(folder, repo, folder.name)

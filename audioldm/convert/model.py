@@ -159,6 +159,19 @@ def micro_of(folder: Path) -> tuple[MicroControl, ...]:
     return (MicroControl(load_component(folder / "micro", MicroConditioning).requires_grad_(False), {}),)
 
 
+def read_fields(kind: Any, values: Mapping[str, Any], path: Path) -> Any:
+    """An AudioSpec or a Sampling of ``values`` of usual types and in range.   Raises AudioLDMError."""
+    plain = asdict(kind())
+    for key, value in values.items():
+        if key not in plain:
+            raise AudioLDMError(f"{path}: {key} is unknown here.", "Export the model again.")
+        usual = {float: (float, int)}.get(type(plain[key]), (type(plain[key]),))
+        least = 0 if kind is Sampling or key == "fmin" else 1e-9
+        if type(value) not in usual or not (type(value) is str or least <= value <= 2**20):
+            raise AudioLDMError(f"{path}: {key}={value!r:.60} is not valid.", AGAIN)
+    return kind(**values)
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """``audioldm.json`` with its AudioSpec and Sampling, values of usual types and in range.   Raises AudioLDMError."""
     about: dict[str, Any] = {"about": {}, "sha256": {}, **read_json(path)}
@@ -167,17 +180,8 @@ def read_about(path: Path) -> dict[str, Any]:
             raise AudioLDMError(f"{path}: {key}={about.get(key)!r:.60} is not valid.", AGAIN)
     if missing := [key for key in REQUIRED if key not in about["defaults"]]:
         raise AudioLDMError(f"{path} has no default for {', '.join(missing)}.", "Export the model again.")
-    kinds: dict[str, Any] = {"spec": AudioSpec, "defaults": Sampling}
-    for part, kind in kinds.items():
-        plain = asdict(kind())
-        for key, value in about[part].items():
-            if key not in plain:
-                raise AudioLDMError(f"{path}: {key} is unknown here.", "Export the model again.")
-            usual = (float, int) if isinstance(plain[key], float) else (type(plain[key]),)
-            least = 1e-9 if part == "spec" and key != "fmin" else 0
-            if type(value) not in usual or not (type(value) is str or least <= value <= 2**20):
-                raise AudioLDMError(f"{path}: {key}={value!r:.60} is not valid.", AGAIN)
-        about[part] = kind(**about[part])
+    about["spec"] = read_fields(AudioSpec, about["spec"], path)
+    about["defaults"] = read_fields(Sampling, about["defaults"], path)
     return about
 
 
@@ -245,19 +249,16 @@ def save_model(model: Components, folder: Path, *, dtype: torch.dtype | None = N
 
 def index_of(model: Components) -> dict[str, Any]:
     """``model_index.json``: stock AudioLDMPipeline's, or our own for a model with tokens or another vocoder."""
-    tokens, nets = model.token_encoder, {name: getattr(model, name) for name in NETS}
+    tokens, nets, texts = model.token_encoder, {name: getattr(model, name) for name in NETS}, dict[str, str]()
     if not isinstance(model.clap, NoClap):
         nets |= {"text_encoder": model.clap.text_encoder, "tokenizer": model.clap.tokenizer}
     if isinstance(tokens, AudioLDM2TextEncoder):
         nets |= {"projection_model": tokens.projection, "language_model": tokens.gpt}
+        texts = {"texts": "alone" if tokens.alone else "padded"}
     if tokens is not None:
         nets["text_encoder_2"] = getattr(tokens, "t5", tokens).model
-    kinds = {name: type(net) for name, net in nets.items()}
-    index: dict[str, Any] = {k: [v.__module__.split(".")[0], v.__name__] for k, v in kinds.items()}
-    stock = tokens is None and not model.controls and not learns_variance(model.unet)
-    stock = stock and isinstance(model.vocoder, SpeechT5HifiGan)
-    index |= {"_class_name": "AudioLDMPipeline" if stock else "AudioLDM"}
-    index["scheduler"] = ["diffusers", "DDIMScheduler"]
-    if isinstance(tokens, AudioLDM2TextEncoder):
-        index["texts"] = "alone" if tokens.alone else "padded"
-    return index
+    index: dict[str, Any] = {k: [type(v).__module__.split(".")[0], type(v).__name__] for k, v in nets.items()}
+    other = not isinstance(model.vocoder, SpeechT5HifiGan)
+    ours = any((tokens, model.controls, learns_variance(model.unet), other))
+    index |= {"_class_name": "AudioLDM" if ours else "AudioLDMPipeline"}
+    return index | {"scheduler": ["diffusers", "DDIMScheduler"], **texts}

@@ -4,7 +4,7 @@ In a table ``*`` stands for a number, ``**`` for the rest of a path, the same on
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
@@ -51,10 +51,10 @@ class Shapes:
 
 
 def rename(
-    state: Mapping[str, Tensor], names: Mapping[str, str], *, part: str, prefix: str = "", drop: Sequence[str] = (),
+    state: Mapping[str, Tensor], names: Mapping[str, str], *, part: str, prefix: str = "", drop: str = "",
     back: bool = False,
 ) -> State:  # fmt: skip
-    """Every key of ``state`` by the table, or ``back`` by it, but what a pattern in ``drop`` matches whole.
+    """Every key of ``state`` by the table, or ``back`` by it, but what the pattern ``drop`` matches whole.
 
     ``prefix`` was taken off the keys before.   AudioLDMError where a key is unknown, or two become one.
 
@@ -63,11 +63,12 @@ def rename(
     ['mid.attentions.1.to_q.bias']
     """
     rules, renamed = list[tuple[re.Pattern[str], str]](), State()
-    for old, new in ((ours, theirs) if back else (theirs, ours) for theirs, ours in names.items()):
+    for theirs, ours in names.items():
+        old, new = (ours, theirs) if back else (theirs, ours)
         pattern = re.escape(old).replace(r"\*\*", "(.+)").replace(r"\*", r"(\d+)")
         rules.append((re.compile(pattern), re.sub(r"\*\*?", "{}", new)))
     for key, value in state.items():
-        if any(re.fullmatch(pattern, key) for pattern in drop):
+        if re.fullmatch(drop, key):
             continue
         path, _, leaf = key.rpartition(".")
         matches = (new.format(*match.groups()) for rule, new in rules if (match := rule.fullmatch(path)))

@@ -43,7 +43,7 @@ PAGE = Path(__file__).with_name("page")
 WEB = "onnxruntime-web@1.30.0"
 RUNTIME = json.loads(
     (PAGE / "runtime.json").read_text(encoding="utf-8")
-)  # its files and what they are, which the browser checks
+)  # its files, as the browser checks them
 
 
 class Call(nn.Module):
@@ -175,11 +175,8 @@ def copied(file: dict[str, str], folder: Path, web: Path | None) -> dict[str, st
 def write(graph: Graph, path: Path) -> None:
     frac = lambda g, x: g.op("Sub", x, g.op("Floor", x))  # noqa: E731
     symbols: dict[str, Callable[..., Any]] = {
-        "frac": frac,
-        "sinc": sinc,
-        "sin": partial(periodic, 1),
-        "cos": partial(periodic, 0),
-    }
+        "frac": frac, "sinc": sinc, "sin": partial(periodic, 1), "cos": partial(periodic, 0),
+    }  # fmt: skip
     for name, symbol in symbols.items():
         register_custom_op_symbolic(f"aten::{name}", symbol, OPSET)
     axes = {name: {0: "rows"} for name in (*graph.example, "out")} if graph.rows else None

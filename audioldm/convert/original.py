@@ -38,23 +38,23 @@ def original_state(model: Components) -> State:
     channels = tuple(config.block_out_channels)
     heads = tuple(heads) if isinstance(heads, list | tuple) else (heads,)
     attention = tuple(name != "DownBlock2D" for name in config.down_block_types)
-    film = config.class_embed_type == "simple_projection" and config.class_embeddings_concat
+    film = [config.class_embed_type != "simple_projection", not config.class_embeddings_concat]
     lacks = {
         "the shape of AudioLDM's U-Net (FiLM, one transformer a block)":
-            not film or model.token_encoder or config.use_linear_projection or attention[0],
+            any((*film, model.token_encoder, config.use_linear_projection, attention[0])),
         f"the original's prediction and heads, but {model.prediction} and {heads}":
-            model.prediction != "eps" or heads != unet.heads(channels),
-        "LAION's CLAP with both towers": not isinstance(clap, TwoTowers) or not (clap.audio_encoder and clap.extractor),
+            (model.prediction, heads) != ("eps", unet.heads(channels)),
+        "LAION's CLAP with both towers": not all(getattr(clap, part, None) for part in ("audio_encoder", "extractor")),
         "the original's vocoder": getattr(model.vocoder.config, "normalize_before", True),
     }  # fmt: skip
-    if missing := [what for what, lacking in lacks.items() if lacking]:
-        raise AudioLDMError(f"{model.name} has not {missing[0]}.", "Export to a folder.")
+    for what in filter(lacks.get, lacks):
+        raise AudioLDMError(f"{model.name} has not {what}.", "Export to a folder.")
     shape = UNetSizes(channels, layers=config.layers_per_block, attention=attention, contexts=(None,))
     names = vae_names(len(model.vae.config.block_out_channels))
     first = rename(model.vae.state_dict(), names, part="VAE", back=True)
     # its attention's matrices are 1 x 1 convolutions there
     first |= {key: value[..., None, None] for key, value in first.items() if value.dim() == 2}
-    state, more = model.vocoder.state_dict(), ("mean", "scale")
+    state, more = model.vocoder.state_dict(), "mean|scale"
     parts: dict[str, Mapping[str, Tensor]] = {
         unet.PREFIX: rename(model.unet.state_dict(), unet.names(shape), part="U-Net", back=True),
         first_stage.PREFIX: first,
@@ -68,11 +68,14 @@ def original_state(model: Components) -> State:
 def clap_state(clap: TwoTowers) -> State:
     """Both towers in LAION's names, with all that its file has besides."""
     towers = {**clap.text_encoder.state_dict(), **clap.audio_encoder.state_dict()}
-    parted = rename(towers, CLAP_NAMES, part="CLAP", drop=(COMPUTED,), back=True)
-    state = {k: v for k, v in parted.items() if not re.search(r"\.attn\.(query|key|value)\.", k)}
-    for key in (key for key in parted if ".attn.query." in key):
-        parts = [parted[key.replace("query", name)] for name in ("query", "key", "value")]
-        state[key.replace("query", "qkv")] = torch.cat(parts)
+    parted = rename(towers, CLAP_NAMES, part="CLAP", drop=COMPUTED, back=True)
+    state = State()
+    for (
+        key,
+        value,
+    ) in parted.items():  # an attention's query, key and value follow each other, and are one there
+        name = re.sub(r"\.attn\.(query|key|value)\.", ".attn.qkv.", key)
+        state[name] = torch.cat([state[name], value]) if name in state else value
     config, width, front, sound = clap.audio_encoder.config, clap.dim, clap.extractor, "audio_branch."
     places = clap.text_encoder.config.max_position_embeddings
     state |= {"text_branch.embeddings.position_ids": torch.arange(places)[None]}
@@ -84,8 +87,7 @@ def clap_state(clap: TwoTowers) -> State:
     for key, wave in (("real", turns.cos()), ("imag", -turns.sin())):
         state[f"{sound}spectrogram_extractor.stft.conv_{key}.weight"] = (wave * window)[:, None].float()
     state[f"{sound}logmel_extractor.melW"] = torch.from_numpy(front.mel_filters_slaney).float()
-    masks = shift_masks(clap.audio_encoder.audio_model.audio_encoder)
-    state |= {f"{sound}{key}": value for key, value in masks.items()}
+    state |= shift_masks(clap.audio_encoder.audio_model.audio_encoder)
     grid = config.spec_size // config.patch_stride[0] // 2 ** (len(config.depths) - 1)
     last = (CLASSES, config.hidden_size, max(1, grid // (config.spec_size // config.num_mel_bins)), 3)
     unused = {f"{sound}tscam_conv": last, f"{sound}head": (CLASSES, CLASSES)}
@@ -103,7 +105,7 @@ def shift_masks(encoder: Any) -> State:
         for j, block in enumerate(layer.blocks):
             block.set_shift_and_window_size((side, side))  # as when it runs
             if (mask := block.get_attn_mask(side, side, torch.float32, "cpu")) is not None:
-                masks[f"layers.{i}.blocks.{j}.attn_mask"] = mask
+                masks[f"audio_branch.layers.{i}.blocks.{j}.attn_mask"] = mask
     return masks
 
 

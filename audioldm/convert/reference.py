@@ -104,10 +104,12 @@ class Part:
 
     def open(self) -> Any:
         name, source = FOLDERS[self.kind][0], cast(Source, Folder(self.path, self.choices.heads))
-        if self.path.is_file() and run_of(self.path) is not None:
-            return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else name)
-        if self.path.is_file() or is_tango(self.path):
-            source = (read_checkpoint if self.path.is_file() else read_tango)(self.path, self.choices)
+        if self.path.is_file():
+            if run_of(self.path) is not None:
+                return open_run_checkpoint(self.path, "clap" if self.kind == "clap" else name)
+            source = read_checkpoint(self.path, self.choices)
+        elif is_tango(self.path):
+            source = read_tango(self.path, self.choices)
         if self.kind == "clap":
             return clap_of(source)
         return t5_of(source, longest=LONGEST) if self.kind == "text_encoder" else source.build(name)

@@ -112,9 +112,9 @@ def build(shape: UNetSizes, heads: Sequence[int] | int) -> LatentUNet:
         what = f"The U-Net has attention at levels {shape.attention}."
         raise AudioLDMError(what, "Known: at all but the first, or but the last.")
     contexts = tuple(shape.contexts or ())
-    width = next((width for width in contexts if width is not None), None)
-    if shape.film_dim is None and width is None:
+    width = next(filter(None, contexts), 0)
+    if shape.film_dim is None and not width:
         raise AudioLDMError("The U-Net has no condition at all.", "Name a text-to-audio checkpoint.")
-    kind: Kind = "film" if width is None else "cross" if shape.film_dim is None else "both"
-    sizes = replace(shape, heads=heads, contexts=contexts if len(contexts) > 1 else None)
-    return build_unet(kind, **vars(sizes) | ({} if width is None else {"context_dim": width}))
+    kind: Kind = "film" if not width else "cross" if shape.film_dim is None else "both"
+    several = contexts if len(contexts) > 1 else None
+    return build_unet(kind, **vars(replace(shape, heads=heads, contexts=several, context_dim=width)))

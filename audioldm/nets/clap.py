@@ -240,7 +240,7 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     parts = (splitter.pre_tokenize_str(normalizer.normalize_str(text)) for text in texts)
     counts = Counter(word for part in parts for word, _ in part)
-    letters = sorted({letter for word in counts for letter in word} | set(ascii_lowercase + digits))
+    letters = sorted({*"".join(counts), *ascii_lowercase, *digits})
     words = sorted((w for w in counts if len(w) > 1), key=lambda w: (-counts[w], w))
     pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words]
     vocabulary = {piece: i for i, piece in enumerate(pieces[:size])}

@@ -9,6 +9,7 @@ import pickle
 import re
 import typing
 import zipfile
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -47,11 +48,8 @@ INNER = {"GPT2LMHeadModel": ("GPT2Model", "transformer.")}
 """which part of a net is read, and where: some of AudioLDM 2's folders have the layer that gives words, too"""
 AGAIN = "Copy the model folder again."
 DIFFUSERS = (
-    "AutoencoderKL",
-    "UNet2DConditionModel",
-    "AudioLDM2UNet2DConditionModel",
-    "AudioLDM2ProjectionModel",
-)
+    "AutoencoderKL", "UNet2DConditionModel", "AudioLDM2UNet2DConditionModel", "AudioLDM2ProjectionModel",
+)  # fmt: skip
 TRANSFORMERS = (
     "SpeechT5HifiGan", "GPT2Model", "ClapModel", "T5EncoderModel", "ClapTextModelWithProjection",
     "ClapAudioModelWithProjection",
@@ -93,7 +91,7 @@ def load_component(folder: Path | str, kind: type[Module] | Any = nn.Module, **c
     if not issubclass(COMPONENTS[name], kind):
         wanted = " or ".join(c.__name__ for c in (kind if isinstance(kind, tuple) else (kind,)))
         raise AudioLDMError(f"{folder} holds a {name}, no {wanted}.", "Name another folder.")
-    weights = (item for path in find_weights(folder) for item in read_weights(path).items())
+    weights = ChainMap(*map(read_weights, find_weights(folder))).items()
     state = {k.removeprefix(prefix): v for k, v in weights if isinstance(v, Tensor) and k.startswith(prefix)}
     module: Module = fill(lambda: build(COMPONENTS[name], config, folder), state, folder)
     return module
@@ -108,10 +106,11 @@ def build(component: Any, config: Mapping[str, Any], place: Path) -> nn.Module:
     """``component`` with this configuration.   Raises AudioLDMError where a value has a wrong type or range."""
     check_range(config, place)
     if issubclass(component, ConfigMixin):
-        for key, hint in typing.get_type_hints(component.__init__).items():
-            many = isinstance(config.get(key), list) and hint is float
-            if key in config and (many or not fits(config[key], leaves(hint))):
-                raise AudioLDMError(f"{place}/config.json: {key}={config[key]!r} is not valid.", "Copy it.")
+        hints = typing.get_type_hints(component.__init__)
+        for key, value in config.items():
+            hint = hints.get(key, Any)
+            if (hint is float and isinstance(value, list)) or not fits(value, leaves(hint)):
+                raise AudioLDMError(f"{place}/config.json: {key}={value!r} is not valid.", "Copy it.")
         return component.from_config(dict(config))
     module = component(component.config_class.from_dict(dict(config)))
     for one, other in PAIRS:  # transformers passes over what one of two lists has more
@@ -167,18 +166,24 @@ class Undrawn(TorchFunctionMode):
         return out
 
 
-def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> Any:
-    """``make()`` with exactly ``state`` as its weights; float32, eval mode.   Raises AudioLDMError."""
+def empty(make: Callable[[], Any], size: int, place: Path) -> Any:
+    """``make()`` before its weights are known, of at most twice ``size`` values and 2^24.   Raises AudioLDMError."""
     try:
-        with Undrawn(2 * sum(value.numel() for value in state.values()) + 2**24):
+        with Undrawn(2 * size + 2**24):
             module = make()
         parts = (m for m in module.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d))
         if any(min(*m.stride, *m.dilation) < 1 for m in parts):
             raise ValueError("a stride or dilation is below 1")
+        return module
     except AudioLDMError:
         raise
     except Exception as error:  # whatever a library says of a configuration that it cannot use
         raise AudioLDMError(f"{place}: its configuration builds no module ({reason(error)}).") from None
+
+
+def fill(make: Callable[[], Any], state: Mapping[str, Tensor], place: Path) -> Any:
+    """``make()`` with exactly ``state`` as its weights; float32, eval mode.   Raises AudioLDMError."""
+    module = empty(make, sum(value.numel() for value in state.values()), place)
     state = {k: v.float() if v.is_floating_point() else v for k, v in completed(module, state).items()}
     check_state(module.state_dict(), state, place)
     # A matrix product may round by where its operands lie (MKL on AMD does): the same weights from another file would

@@ -200,28 +200,29 @@ class FusedBlock(BasicTransformerBlock):
         x, normed = kernels.add_norm(x, None, self.norm1)
         x, normed = kernels.add_norm(x, attend(self.attn1, normed), self.norm2)
         x, normed = kernels.add_norm(x, attend(self.attn2, normed, context, mask), self.norm3, bias=last.bias)
-        inside = kernels.gate(self.ff.net[0].proj(normed))
-        x.flatten(0, 1).addmm_(inside.flatten(0, 1), last.weight.T)
+        x.flatten(0, 1).addmm_(kernels.gate(self.ff.net[0].proj(normed)).flatten(0, 1), last.weight.T)
         return x
 
 
-def attend(
-    attention: Attention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
-) -> Tensor:
-    """An attention of x (B, T, C) to itself, its three projections one product; to a context as diffusers' own."""
-    parts, (batch, tokens, _) = (attention.to_q, attention.to_k, attention.to_v), x.shape
+def stackable(attention: Attention) -> bool:
+    """Whether an attention is three projections of one shape without biases, and a softmax, and nothing else."""
+    parts = attention.to_q, attention.to_k, attention.to_v
     linear = all(type(part) is nn.Linear and part.bias is None for part in parts)
-    same = linear and len({part.weight.shape for part in parts}) == 1
-    if context is not None or not same or not has(attention, ALONE):
-        return attention(x, encoder_hidden_states=context, attention_mask=mask)
-    packed = once(attention, lambda: torch.cat([part.weight for part in parts]))
-    packed = nnf.linear(x, packed)
-    width = packed.shape[-1] // 3 // attention.heads
+    return linear and len({part.weight.shape for part in parts}) == 1 and has(attention, ALONE)
+
+
+def attend(layer: Attention, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """An attention of x (B, T, C) to itself, its three projections one product; to a context as diffusers' own."""
+    if context is not None or not stackable(layer):
+        return layer(x, encoder_hidden_states=context, attention_mask=mask)
+    (batch, tokens, _), parts = x.shape, (layer.to_q, layer.to_k, layer.to_v)
+    packed = nnf.linear(x, once(layer, lambda: torch.cat([part.weight for part in parts])))
+    width = packed.shape[-1] // 3 // layer.heads
     if batch <= FEW_ROWS and 16 <= tokens <= FEW_TOKENS and width in (16, 32, 64, 128):
-        return attention.to_out[0](kernels.attention(packed, attention.heads, attention.scale))
-    q, k, v = packed.view(batch, tokens, 3, attention.heads, -1).permute(2, 0, 3, 1, 4)
-    y = nnf.scaled_dot_product_attention(q, k, v, scale=attention.scale).transpose(1, 2).flatten(2)
-    return attention.to_out[0](y)
+        return layer.to_out[0](kernels.attention(packed, layer.heads, layer.scale))
+    q, k, v = packed.view(batch, tokens, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
+    y = nnf.scaled_dot_product_attention(q, k, v, scale=layer.scale).transpose(1, 2).flatten(2)
+    return layer.to_out[0](y)
 
 
 def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
@@ -244,7 +245,7 @@ PLAIN: dict[type[nn.Module], dict[str, Any]] = {  # what the fused blocks take f
     Transformer2DModel: {"is_input_continuous": True},
     BasicTransformerBlock: {"norm_type": "layer_norm", "pos_embed": None, "only_cross_attention": False},
 }
-ALONE = {  # of an attention that is projections and a softmax and nothing else
+ALONE = {
     "group_norm": None, "norm_q": None, "spatial_norm": None, "residual_connection": False, "rescale_output_factor": 1,
 }  # fmt: skip
 WIDE = {"heads": 1, "rescale_output_factor": 1, "residual_connection": True, "spatial_norm": None}
@@ -257,18 +258,25 @@ def has(module: nn.Module, facts: dict[str, Any]) -> bool:
 
 def fusible(module: Any) -> bool:
     """Whether a block of diffusers is of the make that is fused."""
-    plain, kind = has(module, PLAIN[type(module)]), type(module)
-    if kind is ResnetBlock2D:  # norms, SiLU and convolutions, at most with a vector added between
-        layers, time = (module.conv1, module.conv2, module.conv_shortcut), module.time_emb_proj
-        plain = plain and all(layer is None or layer.bias is not None for layer in layers)
-        added = time is None or (type(time) is nn.Linear and module.time_embedding_norm == "default")
-        return plain and added and isinstance(module.nonlinearity, nn.SiLU)
+    kind = type(module)
+    if not has(module, PLAIN[kind]):
+        return False
+    if kind is ResnetBlock2D:
+        return usual_resnet(module)
     if kind is BasicTransformerBlock:  # two attentions and a GEGLU layer, each behind a layer norm
-        return plain and module.attn2 is not None and type(module.ff.net[0]) is GEGLU
+        return module.attn2 is not None and type(module.ff.net[0]) is GEGLU
     if kind is Transformer2DModel:
         square = module.proj_out.weight.shape[0] == module.config.in_channels
-        return plain and square and all(map(fusible, module.transformer_blocks))
-    return plain
+        return square and all(map(fusible, module.transformer_blocks))
+    return True
+
+
+def usual_resnet(block: Any) -> bool:
+    """Whether a residual block is norms, SiLU and convolutions, at most with a vector added between."""
+    layers, time = (block.conv1, block.conv2, block.conv_shortcut), block.time_emb_proj
+    added = time is None or (type(time) is nn.Linear and block.time_embedding_norm == "default")
+    biases = all(layer is None or layer.bias is not None for layer in layers)
+    return added and biases and isinstance(block.nonlinearity, nn.SiLU)
 
 
 BLOCKS: dict[type[nn.Module], type[nn.Module]] = {

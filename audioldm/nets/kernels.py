@@ -323,7 +323,7 @@ def normed(
     high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
     if not table and held(x, norm):
         group_kernel[batch, norm.num_groups](
-            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide, sides[1] if taps else 0,
+            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide, sides[1] * taps,
             num_warps=4 if high * wide <= TILE else 8, **LAUNCH,
         )  # fmt: skip
         return y, y[:0]
@@ -332,21 +332,8 @@ def normed(
     scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
     moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE, **LAUNCH)
     scales_kernel[batch, norm.num_groups](
-        x,
-        part,
-        *parts,
-        scales,
-        pixels,
-        channels,
-        splits,
-        size,
-        step,
-        norm.eps,
-        *flags,
-        16,
-        max(16, wide),
-        **LAUNCH,
-    )
+        x, part, *parts, scales, pixels, channels, splits, size, step, norm.eps, *flags, 16, max(16, wide), **LAUNCH,
+    )  # fmt: skip
     grid = batch, triton.cdiv(pixels, long), columns
     scale_kernel[grid](x, scales, y, pixels, channels, silu, long, WIDE, **LAUNCH)
     return y, scales

@@ -38,8 +38,7 @@ def minilm_embeddings(texts: Sequence[str], *, batch_size: int = 64) -> dict[str
         tokens = tokenizer(part, padding=True, truncation=True, return_tensors="pt")
         hidden = model(**tokens).last_hidden_state
         mask = tokens.attention_mask[..., None].to(hidden)
-        vectors = nnf.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
-        table.update(zip(part, vectors, strict=True))
+        table.update(zip(part, nnf.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1), strict=True))
     return table
 
 
@@ -60,6 +59,5 @@ def minilm_word_embeddings(width: int, folder: Path | None = None) -> Tensor:
     model = AutoModel.from_pretrained(folder or minilm_folder())
     words = model.get_input_embeddings().weight.detach().double()
     centred = words - words.mean(0)
-    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
-    small = centred @ axes
+    small = centred @ torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
     return (small * (0.02 / small.std())).float()

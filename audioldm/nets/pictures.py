@@ -34,6 +34,14 @@ def convolve(
     return y, (y if slope == 1 else nnf.leaky_relu(y, slope))
 
 
+def widened(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with further channels of zeros, up to ``FEWEST`` on either side."""
+    ins, outs = (max(0, FEWEST - n) for n in weight.shape[1::-1])
+    if ins + outs:
+        return nnf.pad(x, (0, 0, 0, 0, 0, ins)), nnf.pad(weight, (0, 0, 0, 0, 0, ins, 0, outs))
+    return x, weight
+
+
 def product(layer: Conv, x: Tensor, factor: float, bias: Tensor | None) -> Tensor:
     """``layer`` of ``factor`` times x with ``bias`` in place of its own; without one its few channels are padded."""
     weight = layer.weight if factor == 1 else layer.weight * factor
@@ -44,9 +52,8 @@ def product(layer: Conv, x: Tensor, factor: float, bias: Tensor | None) -> Tenso
     if isinstance(layer, nn.ConvTranspose1d):
         weight = weight.contiguous(memory_format=torch.channels_last)
         return nnf.conv_transpose2d(x, weight, bias, stride, padding, dilation=dilation)
-    ins, outs = (max(0, FEWEST - n) for n in weight.shape[1::-1])
-    if bias is None and ins + outs:
-        x, weight = nnf.pad(x, (0, 0, 0, 0, 0, ins)), nnf.pad(weight, (0, 0, 0, 0, 0, ins, 0, outs))
+    if bias is None:
+        x, weight = widened(x, weight)
     if bias is None or layer.weight.dim() == 3:
         x, weight = (part.contiguous(memory_format=torch.channels_last) for part in (x, weight))
     return nnf.conv2d(x, weight, bias, stride, padding, dilation)[:, : len(layer.weight)]

@@ -183,7 +183,7 @@ def test_no_network_names_the_files_and_the_place(hub, monkeypatch, tmp_path):
     assert error.value.code == 1
     assert "unet, vae, vocoder, text_encoder" in str(error.value) and "name that folder" in str(error.value)
     with refused(rf"copy vocab.json, merges.txt from .*/tree/main into {tmp_path}/tokenizer"):
-        fetch_files(REPO, ["vocab.json", "merges.txt"], instead=f"into {tmp_path}/tokenizer")
+        fetch_files(REPO, [], what="vocab.json, merges.txt", instead=f"into {tmp_path}/tokenizer")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     point(monkeypatch, "http://127.0.0.1:9")
     with refused("cannot be fetched .*Run again to resume, or copy model_index.json, "):

@@ -68,7 +68,7 @@ def test_masks_are_those_of_shifted_windows():
         model = ClapAudioModel(ClapAudioConfig())
     masks = shift_masks(model.audio_encoder)
     mask = masks[
-        "layers.2.blocks.1.attn_mask"
+        "audio_branch.layers.2.blocks.1.attn_mask"
     ]  # 16 x 16 in windows of 8, shifted by 4: the first window is whole
     assert mask.shape == (4, 64, 64)
     assert not mask[0].any()
