@@ -65,22 +65,18 @@ class Gate:
 
     def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered: a name that was rebound to this machine, another site, no token, its size."""
-        host, origin, name = headers.get("host", ""), headers.get("origin"), ""
+        host, name = headers.get("host", ""), ""
         with suppress(ValueError):  # what is no name at all
             name = urlsplit(f"//{host}").hostname or ""
         if not (self.rebound or self.is_own(name)):
             return 421, "This server does not answer to that name."
-        if origin is not None and origin.partition("://")[2] != host:
+        if headers.get("origin", f"://{host}").partition("://")[2] != host:
             return 403, "Another site may not ask here."
         sent = headers.get("authorization", "").encode("latin-1")
         known = not self.token or hmac.compare_digest(sent, f"Bearer {self.token}".encode())
         if not known and scope["path"] not in OPEN:
             return 401, "Send the server's token as Authorization: Bearer TOKEN."
-        length = headers.get("content-length", "0")
-        if self.most is not None and ("transfer-encoding" in headers or not length.isdecimal()):
-            return 411, "Send a Content-Length."
-        too_long = self.most is not None and int(length) > self.most
-        return (413, f"Send at most {self.most} bytes.") if too_long else None
+        return None if self.most is None else too_long(headers, self.most)
 
     def is_own(self, name: str) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
@@ -90,6 +86,13 @@ class Gate:
             return bool(ip_address(name))
         except ValueError:
             return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+
+
+def too_long(headers: Headers, most: int) -> tuple[int, str] | None:
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers or not length.isdecimal():
+        return 411, "Send a Content-Length."
+    return (413, f"Send at most {most} bytes.") if int(length) > most else None
 
 
 async def refuse(scope: Message, receive: Receive, send: Send, status: int, reason: str) -> None:

@@ -85,16 +85,12 @@ class UnfitError(Exception):
 def measure(
     file: Reader, start: float, seconds: float | None, channel: int | None = None
 ) -> tuple[dict[str, Any], str, int | None]:
-    """(a row's measured fields, the hash of its samples, the channel that is taken where all cancel) of a part.
-
-    In one pass over its blocks; of the mean of its channels, or of one of them.   Raises UnfitError.
-    """
+    """A part's measured fields, its samples' hash, the channel taken where all cancel.   Raises UnfitError."""
     mixer, tops, meter = Mixer(file.channels), FlatTops(file.channels), Loudness(file.rate)
     digest, samples, low, high = hashlib.sha256(f"{file.rate}".encode()), 0, float("inf"), -float("inf")
     for array in file.blocks(start, seconds):
         block = torch.from_numpy(array)
-        mean = mixer.add(block)
-        wave = mean if channel is None else block[:, channel]
+        wave = mixer.add(block) if channel is None else block[:, channel]
         if not torch.isfinite(block).all():
             raise UnfitError("nan", "samples that are not finite numbers")
         low, high = min(low, float(wave.min())), max(high, float(wave.max()))
@@ -104,20 +100,25 @@ def measure(
         samples += len(wave)
     if channel is None and (strongest := mixer.strongest()) is not None:
         return measure(file, start, seconds, strongest)
-    peak = max(-low, high)
-    flaws = {
-        "corrupt": "no samples" if samples == 0 else "",
-        "level": f"peak {peak:.1e}" if peak > LOUDEST else "",
-        "silent": f"peak {peak:.1e}" if peak < SILENT_PEAK else "",
-        "short": f"{samples} samples" if samples < SHORTEST * file.rate else "",
-    }
-    if samples > 1 and peak >= SILENT_PEAK > (high - low) / 2:
-        flaws["silent"] = f"a constant of {low:.2g}"
-    if flaw := next((item for item in flaws.items() if item[1]), None):
-        raise UnfitError(*flaw)
+    refuse_unfit(samples, low, high, file.rate)
     fields = {"seconds": round(samples / file.rate, 6), "loudness": round(meter.value(), 2)}
     fields |= {"rate": float(file.rate), "clipping": round(tops.share(), 6)}
     return fields, digest.hexdigest(), channel
+
+
+def refuse_unfit(samples: int, low: float, high: float, rate: int) -> None:
+    """Raise UnfitError by how many samples a clip has, and by the lowest and the highest of them."""
+    peak, constant = max(-low, high), samples > 1 and (high - low) / 2 < SILENT_PEAK
+    flaws = (
+        ("corrupt", "no samples", samples == 0),
+        ("level", f"peak {peak:.1e}", peak > LOUDEST),
+        ("silent", f"peak {peak:.1e}", peak < SILENT_PEAK),
+        ("silent", f"a constant of {low:.2g}", constant),
+        ("short", f"{samples} samples", samples < SHORTEST * rate),
+    )
+    for kind, detail, holds in flaws:
+        if holds:
+            raise UnfitError(kind, detail)
 
 
 def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
@@ -137,15 +138,17 @@ def inspect(row: Row) -> tuple[Row | None, list[Finding], str]:
     except AudioLDMError as error:
         why = error.message.rpartition(f"{row.path}: ")[2].removeprefix(f"{row.path} is ")
         return None, [Finding("corrupt", row.path, why)], ""
-    notes = {}
+    return replace(row, sha256=digest, **fields), [*oddities(row, fields, channel)], samples
+
+
+def oddities(row: Row, fields: dict[str, Any], channel: int | None) -> Iterator[Finding]:
+    """What is strange about a clip that is fit, by its measured ``fields``."""
     if channel is not None:
-        notes["antiphase"] = CANCEL.format(channel + 1)
+        yield Finding("antiphase", row.path, CANCEL.format(channel + 1))
     if fields["clipping"] >= CLIPPED_SHARE:
-        notes["clipped"] = f"{100 * fields['clipping']:.2g} % of its samples"
+        yield Finding("clipped", row.path, f"{100 * fields['clipping']:.2g} % of its samples")
     if row.seconds is not None and fields["seconds"] < row.seconds - SLACK:
-        notes["part"] = f"{fields['seconds']:.3f} of {row.seconds:g} s are there"
-    fit = replace(row, sha256=digest, **fields)
-    return fit, [Finding(kind, row.path, detail) for kind, detail in notes.items()], samples
+        yield Finding("part", row.path, f"{fields['seconds']:.3f} of {row.seconds:g} s are there")
 
 
 def check(rows: Sequence[Row], *, workers: int = 0) -> Report:

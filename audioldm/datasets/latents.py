@@ -230,11 +230,7 @@ class LatentDataset(Dataset[LatentBatch]):
         classes: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         index = read_index(folder)
-        for item in index.get("made_of", []):
-            path = Path(item["file"])
-            if path.is_file() and ingredient("", path, item["prefixes"])["sha256"] != item["sha256"]:
-                problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
-                raise AudioLDMError(problem, "Encode again with --force.")
+        refuse_stale(folder, index)
         self.folder, self.seed = folder, seed
         self.shards = list(read_shards(folder, verify=verify))
         self.ends = list(accumulate(len(shard["mean"]) for shard in self.shards))
@@ -244,11 +240,7 @@ class LatentDataset(Dataset[LatentBatch]):
         if self.map is not None and self.map not in self.shards[0]:
             hint = f"Encode it again with --maps {map} --force."
             raise AudioLDMError(f"{folder} holds no map {map!r}.", hint)
-        labels = [] if classes is None else labels_of(folder)
-        if classes is not None and (unknown := sorted({*labels} - {*classes})):
-            hint = f"Known: {', '.join(classes)}."
-            raise AudioLDMError(f"{folder} has the label {unknown[0]!r}, which is not trained.", hint)
-        self.targets = [list(classes or ()).index(label) for label in labels]
+        self.targets = [] if classes is None else targets_of(folder, classes)
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -283,6 +275,23 @@ class LatentDataset(Dataset[LatentBatch]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.shards = list(read_shards(self.folder, verify=False))  # the parent has verified them
+
+
+def refuse_stale(folder: Path | str, index: Mapping[str, Any]) -> None:
+    for item in index.get("made_of", []):
+        path = Path(item["file"])
+        if path.is_file() and ingredient("", path, item["prefixes"])["sha256"] != item["sha256"]:
+            problem = f"{folder} is stale: its {item['what']} {path} has changed since it was made."
+            raise AudioLDMError(problem, "Encode again with --force.")
+
+
+def targets_of(folder: Path | str, classes: Sequence[str]) -> list[int]:
+    """The place of each window's one label among ``classes``."""
+    labels = labels_of(folder)
+    if unknown := sorted({*labels} - {*classes}):
+        hint = f"Known: {', '.join(classes)}."
+        raise AudioLDMError(f"{folder} has the label {unknown[0]!r}, which is not trained.", hint)
+    return [classes.index(label) for label in labels]
 
 
 def collate_latents(items: Sequence[LatentBatch]) -> LatentBatch:

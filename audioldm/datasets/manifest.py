@@ -100,19 +100,20 @@ def read(path: str | Path, *, split: str | None = None, findings: list[Finding] 
     return rows
 
 
+def fault_of(values: dict[str, Any]) -> str:
+    if not isinstance(values.get("path"), str) or "captions" not in values:
+        return "it has no text 'path' and list 'captions'"
+    if unknown := sorted(set(values) - set(FIELDS)):
+        return f"unknown fields {unknown}; known are {sorted(FIELDS)}"
+    wrong = (name for name, value in values.items() if not FIELDS[name][0](value))
+    return next((f"{name}={values[name]!r} is {FIELDS[name][1]}" for name in wrong), "")
+
+
 def row_of(record: Record, folder: Path) -> Row:
     """A line as a row; its relative path lies in ``folder``.   Raises AudioLDMError for one that is wrong."""
-    values, why = record.cells, record.fault
-    if not why and not (isinstance(values.get("path"), str) and "captions" in values):
-        why = "it has no text 'path' and list 'captions'"
-    elif unknown := sorted(set(values) - set(FIELDS)):
-        why = f"unknown fields {unknown}; known are {sorted(FIELDS)}"
-    wrong = (name for name, value in values.items() if not why and not FIELDS[name][0](value))
-    if name := next(wrong, ""):
-        why = f"{name}={values[name]!r} is {FIELDS[name][1]}"
-    if why:
+    if why := record.fault or fault_of(record.cells):
         raise AudioLDMError(f"{record.where}: {why}.", "Correct this line.")
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.cells.items()}
     if not Path(fields["path"]).is_absolute():
         fields["path"] = str(locate(folder, fields["path"], where=record.where))
     return Row(**fields)

@@ -141,9 +141,9 @@ def sounds_of(file: Path, folder: Path, findings: Findings) -> tuple[list[Sound]
     if unread := [name for name in table.columns if column_name(name) not in COLUMNS]:
         note(findings, file, f"columns {unread} are not read", "column", strict=False)
     for row in (*table.omitted, *table.records):
-        cells = {column_name(name): cell for name, cell in row.cells.items()}
+        cells = dict(zip(map(column_name, row.cells), row.cells.values(), strict=True))
         try:
-            name = next((cells[column] for column in FILE_COLUMNS if column in cells), None)
+            name = next(filter(None, map(cells.get, FILE_COLUMNS)), None)
             if not isinstance(name, str):
                 raise ValueError(f"names no file; it has {sorted(cells)}")
             path = locate(folder, name, where=row.where, links=True)

@@ -108,20 +108,9 @@ def wavcaps(
     folder: AnyPath, *, audio: AnyPath | None = None, exclude: Sequence[AnyPath] = (), val: float = 0.02,
     findings: Findings = None,
 ) -> list[Row]:  # fmt: skip
-    """WavCaps: 400,000 clips from Freesound, the BBC, SoundBible and AudioSet (json_files; Mei et al. 2023).
-
-    ``exclude``: the authors' blacklists of clips that are in the test sets of other data sets.
-    """
+    """WavCaps: 400,000 clips from Freesound, the BBC, SoundBible and AudioSet (json_files; Mei et al. 2023)."""
     lists = [path for path in sorted(Path(folder).rglob("*_final.json")) if path.stem in WAVCAPS]
-    banned, sounds, out = set[str](), Sounds(audio or folder), list[Row]()
-
-    def stem_of(name: object) -> str:
-        return str(name).removesuffix(".wav").removesuffix(".flac")
-
-    for path in map(Path, exclude):  # a blacklist is a list, or lists under the parts' names
-        content = read_content(path, "Pass --exclude with one of WavCaps' blacklists.")
-        parts = content.values() if isinstance(content, dict) else [content]
-        banned |= {stem_of(name) for names in parts if isinstance(names, list) for name in names}
+    banned, sounds, out = set[str]().union(*map(blacklist, exclude)), Sounds(audio or folder), list[Row]()
 
     def row(item: dict[str, Any], name: str, prefix: str, letter: str) -> Row | None:
         stem = stem_of(item["id"])
@@ -137,6 +126,17 @@ def wavcaps(
         records = shared.items(path, read_content(path, AGAIN), "data")
         out += rows_of(records, partial(row, name=name, prefix=prefix, letter=letter), findings)
     return some(out, folder, "*_final.json")
+
+
+def stem_of(name: object) -> str:
+    return str(name).removesuffix(".wav").removesuffix(".flac")
+
+
+def blacklist(path: AnyPath) -> set[str]:
+    """The clips of WavCaps that are in other sets' test sets: its authors' list, or lists under the parts' names."""
+    content = read_content(path, "Pass --exclude with one of WavCaps' blacklists.")
+    parts = content.values() if isinstance(content, dict) else [content]
+    return {stem_of(name) for names in parts if isinstance(names, list) for name in names}
 
 
 def macs(
