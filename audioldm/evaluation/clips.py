@@ -128,19 +128,18 @@ def common_length(generated: Sequence[Clip], real: Sequence[Clip]) -> float:
 
 
 def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[list[list[Clip]], list[Clip]]:
-    """Every set and the references in the order of their ids, captioned as the references are.
-
-    Raises AudioLDMError for ids that only one of two sets has.
-    """
+    """Sets and references by id, captioned as the references; AudioLDMError for ids that only one of two has."""
     theirs, *ours = ({clip.id: clip for clip in sorted(each, key=lambda c: c.id)} for each in (real, *runs))
     for run in ours:
-        lone, lacking = sorted(run.keys() - theirs.keys()), sorted(theirs.keys() - run.keys())
-        if lone or lacking:
+        if run.keys() != theirs.keys():
+            lone, lacking = sorted(run.keys() - theirs.keys()), sorted(theirs.keys() - run.keys())
             counts = f"{len(lone)} generated clips have no reference and {len(lacking)} references no clip"
             hint = "Give both the same names, or --unpaired for the metrics that need no pairs."
             raise AudioLDMError(f"{counts} ({', '.join([*lone, *lacking][:3])}, ...).", hint)
-    pairs = [[(clip, theirs[name].caption) for name, clip in run.items()] for run in ours]
-    paired = [[replace(clip, caption=caption or clip.caption) for clip, caption in run] for run in pairs]
+    paired = [
+        [replace(run[name], caption=clip.caption or run[name].caption) for name, clip in theirs.items()]
+        for run in ours
+    ]
     return paired, list(theirs.values())
 
 

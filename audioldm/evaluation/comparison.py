@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from audioldm.metrics.distances import coverage, frechet_rows, infinity, kad, me
 from audioldm.metrics.interval import bootstrap_mean
 
 NEIGHBOURS, SPLITS, RECALL = 5, 10, 10
-SUBSETS = 2000
-"""clips that all subsets of one size hold together, so that a large set costs no more than a small one"""
+SUBSETS = (
+    2000  # clips in all subsets of one size together, so that a large set costs no more than a small one
+)
 FEWEST = 24  # clips from which a line in 1/n is drawn
 SHORT = 0.5  # seconds below which embedders, which look at about a second, see mostly padding
 
@@ -34,13 +35,7 @@ class Score(dict[str, Any]):
         return float(self["value"])
 
     def __str__(self) -> str:
-        forms = {
-            "value": "{:.4g}",
-            "low": " [{:.3g},",
-            "high": " {:.3g}]",
-            "error": " ± {:.2g}",
-            "r2": " (R² {:.2f})",
-        }
+        forms = dict(value="{:.4g}", low=" [{:.3g},", high=" {:.3g}]", error=" ± {:.2g}", r2=" (R² {:.2f})")
         return "".join(form.format(self[name]) for name, form in forms.items() if name in self)
 
 
@@ -79,9 +74,8 @@ def variety(clips: ClipSet) -> Scores:
     scores = {"diversity": Score(value=mean_pairwise_cosine_distance(clips.pooled))}
     if clips.logits is not None:
         splits = max(1, min(SPLITS, len(clips) // 10))
-        scores["IS"] = Score(
-            value=pairs.inception_score(clips.logits, splits=splits, generator=generator())[0]
-        )
+        value, _ = pairs.inception_score(clips.logits, splits=splits, generator=generator())
+        scores["IS"] = Score(value=value)
     return scores
 
 
@@ -155,27 +149,20 @@ class Comparison:
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             self.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            rows = self.rows[embedder.name] = []
-            for name, n, scores in self.lines(embedder):
-                rows.append({"row": name, "n": n, **scores})
+            lines = self.lines(embedder)
+            self.rows[embedder.name] = [
+                {"row": name, "n": n, **scores} for name, n, scores in lines if scores
+            ]
         self.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
         return self
 
     def lines(self, embedder: Embedder) -> Iterator[tuple[str, int, Scores]]:
-        """The rows of one embedder: what was compared with the reference, how many clips, the scores."""
-
-        def embed(clips: Sequence[Clip]) -> ClipSet:
-            return embed_clips(clips, embedder, self.frame, cache=self.cache)
-
-        def scores(clips: ClipSet) -> tuple[Scores, Scores, ByClip]:
-            right, wrong, values = caption_scores(clips, embedder)
-            scores, each = pair_scores(clips, real) if self.pairs else ({}, {})
-            return distances(clips, real) | scores | right, wrong, values | each
-
+        """The rows of one embedder: what was compared with the reference, how many clips, the scores, if any."""
+        embed = partial(embed_clips, embedder=embedder, frame=self.frame, cache=self.cache)
         real, sets = embed(self.real), [embed(clips) for clips in self.runs]
+        scores = partial(self.scores, real=real, embedder=embedder)
         check("reference", real)
-        for clips in sets:
-            check("generated", clips)
+        check("generated", *sets)
         self.warn(sets[0], real, embedder)
         rights, wrongs, values = zip(*map(scores, sets), strict=True)
         n = len(sets[0])
@@ -184,24 +171,21 @@ class Comparison:
         yield "generated", n, over_seeds(rights)
         if len(sets) > 1:
             yield from ((f"generated, set {number}", n, each) for number, each in enumerate(rights, 1))
-        if wrongs[0]:
-            yield "generated, shuffled captions", n, over_seeds(wrongs)
+        yield "generated, shuffled captions", n, over_seeds(wrongs)
         right, wrong, _ = caption_scores(real, embedder)
         yield "ground truth", len(real), variety(real) | right
-        if wrong:
-            yield "ground truth, shuffled captions", len(real), wrong
-        # what two real sets measure: other real clips at the same n, or else two halves with the generated beside
+        yield "ground truth, shuffled captions", len(real), wrong
         if len(self.others) >= len(real):
             yield "real/real floor", len(real), distances(embed(self.others[: len(real)]), real)
         elif len(real) >= 4:
-            order = split_by_group(real.clips)
-            half = len(order) // 2
-            a, b = real.subset(order[:half]), real.subset(order[half:])
-            yield "real/real floor, halves", half, distances(a, b, extrapolate=False)
-            part = sets[0].subset(range(min(half, n)))
-            yield "generated, to one half", half, distances(part, b, extrapolate=False)
+            yield from halves(sets[0], real)
         if self.trip:
             yield "VAE round trip", len(self.trip), scores(embed(self.trip))[0]
+
+    def scores(self, clips: ClipSet, real: ClipSet, embedder: Embedder) -> tuple[Scores, Scores, ByClip]:
+        right, wrong, values = caption_scores(clips, embedder)
+        scores, each = pair_scores(clips, real) if self.pairs else ({}, {})
+        return distances(clips, real) | scores | right, wrong, values | each
 
     def note_clips(self, clips: ClipSet, run: int, values: ByClip) -> None:
         """The clips' single values; a second embedder adds its columns."""
@@ -229,12 +213,23 @@ class Comparison:
         self.warnings += [note for note, holds in notes.items() if holds and note not in self.warnings]
 
 
-def check(name: str, clips: ClipSet) -> None:
-    if all(fact["silent"] for fact in clips.facts):
-        raise AudioLDMError(f"All {len(clips)} {name} clips are silent.", "Silence has no score.", code=1)
-    if bool((clips.pooled == clips.pooled[0]).all()):
-        hint = "A distance needs different ones."
-        raise AudioLDMError(f"All {len(clips)} {name} clips are the same sound.", hint, code=1)
+def check(name: str, *sets: ClipSet) -> None:
+    for clips in sets:
+        if all(fact["silent"] for fact in clips.facts):
+            raise AudioLDMError(f"All {len(clips)} {name} clips are silent.", "Silence has no score.", code=1)
+        if bool((clips.pooled == clips.pooled[0]).all()):
+            hint = "A distance needs different ones."
+            raise AudioLDMError(f"All {len(clips)} {name} clips are the same sound.", hint, code=1)
+
+
+def halves(generated: ClipSet, real: ClipSet) -> Iterator[tuple[str, int, Scores]]:
+    """What two halves of the reference measure, and the generated set beside one."""
+    order = split_by_group(real.clips)
+    half = len(order) // 2
+    a, b = real.subset(order[:half]), real.subset(order[half:])
+    yield "real/real floor, halves", half, distances(a, b, extrapolate=False)
+    part = generated.subset(range(min(half, len(generated))))
+    yield "generated, to one half", half, distances(part, b, extrapolate=False)
 
 
 def split_by_group(clips: Sequence[Clip]) -> list[int]:

@@ -32,12 +32,9 @@ class GeneratedClips:
 
     def paths(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Path]:
         """A file for each prompt with its seed; what is missing is generated, never more than a batch in memory."""
-        pipe, places = self.pipe, dict[tuple[str, int], Path]()
-        adapters = [pipe.adapted.applied] if pipe.adapted else []
-        made_by = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype)]
-        for pair in zip(prompts, seeds, strict=True):
-            digest = hashlib.sha256(json.dumps([*made_by, *pair], sort_keys=True).encode()).hexdigest()
-            places[pair] = self.folder / f"{digest[:32]}.wav"
+        pipe, pairs = self.pipe, list(zip(prompts, seeds, strict=True))
+        paths = self.places(pairs)
+        places = dict(zip(pairs, paths, strict=True))
         missing = [pair for pair, path in places.items() if not path.is_file()]
         size = self.batch_size or (1 if pipe.device.type == "cpu" else 16)
         parts = [missing[start : start + size] for start in range(0, len(missing), size)]
@@ -46,7 +43,14 @@ class GeneratedClips:
             waves = pipe(list(texts), seeds=list(numbers), batch_size=size, **self.settings)
             for pair, wave in zip(part, waves, strict=True):
                 encode(places[pair], wave.cpu().float(), pipe.spec.rate)
-        return [places[pair] for pair in zip(prompts, seeds, strict=True)]
+        return paths
+
+    def places(self, pairs: Sequence[tuple[str, int]]) -> list[Path]:
+        pipe = self.pipe
+        adapters = [pipe.adapted.applied] if pipe.adapted else []
+        made_by = [pipe.hashes, *adapters, vars(pipe.defaults), self.settings, str(pipe.dtype)]
+        texts = [json.dumps([*made_by, *pair], sort_keys=True) for pair in pairs]
+        return [self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.wav" for text in texts]
 
     def waves(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Tensor]:
         """The same as waves (N,) at the model's rate."""

@@ -34,7 +34,11 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value))
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+    return "".join(map(visible, text))
+
+
+def visible(letter: str) -> str:
+    return letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
 
 
 LOADER = FileSystemLoader(Path(__file__).parents[1])
@@ -61,8 +65,7 @@ def data(content: bytes, kind: str) -> str:
 
 def image(png: bytes, description: str, more: str = "") -> Markup:
     """A PNG inside the page; ``description`` is what it shows."""
-    source = data(png, "image/png")
-    return Markup(f'<img alt="{escape(plain(description))}" {more}src="{source}">')
+    return Markup(f'<img alt="{escape(plain(description))}" {more}src="{data(png, "image/png")}">')
 
 
 def figure(picture: Picture, description: str) -> Markup:

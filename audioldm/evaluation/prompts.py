@@ -30,8 +30,7 @@ HIGHEST, LEAST = 5, 0.2
 IGNORED = "Silence"
 Scores = dict[str, float]  # class -> mean over the clip
 Judged = dict[str, Any]  # a clip, see ``judged``
-ClipSource = Callable[[str, int], list[tuple[int, Path]]]
-"""(prompt, number of seeds) -> (seed, file) of each clip"""
+ClipSource = Callable[[str, int], list[tuple[int, Path]]]  # prompt, number of seeds -> (seed, file)s
 
 
 def class_scores(wave: Tensor, rate: int, yamnet: YamNet) -> Scores:
@@ -49,6 +48,10 @@ def fits(name: str, classes: Iterable[str]) -> bool:
     (True, False, True)
     """
     return any(re.match(re.escape(each) + r"(?!\w)", name, re.IGNORECASE) for each in classes)
+
+
+def begins(name: str, known: Iterable[str]) -> bool:
+    return any(fits(each, [name]) for each in known)
 
 
 def highest(scores: Scores) -> list[str]:
@@ -94,8 +97,8 @@ def read_prompts(path: Path, known: Sequence[str]) -> tuple[list[Prompt], list[s
     prompts, findings, unknown = [], [], []
     for number, line in filled(lines(read_text(path)), path):
         text, _, names = line.partition("\t")
-        asked = [name.strip() for name in names.split("|") if name.strip()]
-        classes = tuple(name for name in asked if any(fits(each, [name]) for each in known))
+        asked = [*filter(None, map(str.strip, names.split("|")))]
+        classes = tuple(name for name in asked if begins(name, known))
         unknown += [f"{name} ({path}:{number})" for name in asked if name not in classes]
         if text.strip() and classes:
             prompts.append(Prompt(text.strip(), classes))
@@ -119,10 +122,8 @@ def existing(clips: Sequence[Clip], prompts: Sequence[Prompt]) -> tuple[ClipSour
     paths: dict[str, list[Path]] = defaultdict(list)
     for clip in clips:
         paths[clip.caption.strip()].append(clip.path)
-    extra = sorted(paths.keys() - {prompt.text for prompt in prompts})
-    left = [
-        f"left out: {len(extra)} prompts that the list does not have, {name!r} first" for name in extra[:1]
-    ]
+    rest = sorted(paths.keys() - {prompt.text for prompt in prompts})
+    left = [f"left out: {len(rest)} prompts that the list does not have, {name!r} first" for name in rest[:1]]
     return lambda prompt, seeds: list(enumerate(paths[prompt][:seeds])), left
 
 
@@ -199,11 +200,9 @@ class Report(NamedTuple):
         content = {
             **self.about,
             "rule": {"highest": HIGHEST, "least": LEAST, "over patches": "mean", "ignored": IGNORED},
-            "total": share(self.results),
-            "prompts": [result.as_dict() for result in self.results],
-            "real": [result.as_dict() for result in self.real],
-            "findings": self.findings,
-        }
+            "total": share(self.results), "prompts": list(map(Result.as_dict, self.results)),
+            "real": list(map(Result.as_dict, self.real)), "findings": self.findings,
+        }  # fmt: skip
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     def markdown(self) -> str:
@@ -214,12 +213,8 @@ class Report(NamedTuple):
         for result in [*self.results, *self.real, every]:
             total = share([result])
             low, high = total["interval95"] or (0.0, 1.0)
-            cells = [
-                f"{total['right']} of {total['n']}",
-                total["share"],
-                f"{low:.2f} to {high:.2f}",
-                total["fit"],
-            ]
+            right, ends = f"{total['right']} of {total['n']}", f"{low:.2f} to {high:.2f}"
+            cells = [right, total["share"], ends, total["fit"]]
             tags = Counter(next(iter(clip["tags"])) for clip in result.clips).most_common(2)
             note = ", ".join(f"{name} {count}" for name, count in tags if result is not every)
             notes = "; ".join(filter(None, (note, result.error)))

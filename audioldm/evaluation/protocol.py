@@ -80,9 +80,13 @@ def read(path: Path) -> Protocol:
     if content.keys() != {*(field.name for field in fields(Protocol)), "sha256"}:
         raise AudioLDMError(f"{path} is no protocol: it has other fields.", again)
     seconds, items, expected = content["seconds"], content["items"], content.pop("sha256")
-    length = seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000)
-    known = content["gain"] in [*GAINS] and content["captions"] in CAPTIONS and isinstance(items, list)
-    if not (length and known and all(map(is_text, [content["name"], content["about"], expected, *items]))):
+    right = (
+        seconds is None or (isinstance(seconds, int | float) and 0.01 <= seconds <= 36_000),
+        isinstance(items, list) and all(map(is_text, items)),
+        content["gain"] in [*GAINS], content["captions"] in CAPTIONS,
+        *map(is_text, (content["name"], content["about"], expected)),
+    )  # fmt: skip
+    if not all(right):
         raise AudioLDMError(f"{path} is no protocol: a field has another type or value.", again)
     protocol = Protocol(**{**content, "items": tuple(items)})
     if protocol.sha256 != expected:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,8 @@ def values_of(item: Answer) -> dict[Names, float]:
 def passed(item: Answer) -> bool:
     """Whether a catch trial got its right answer."""
     if item["task"] == "ab":
-        return item["answer"] != "tie" and not item["versions"]["AB".index(item["answer"])].startswith(
-            DAMAGED
-        )
+        versions = {"tie": DAMAGED} | dict(zip("AB", item["versions"], strict=True))
+        return not versions[item["answer"]].startswith(DAMAGED)
     [value] = values_of(item).values()
     return value == 1 if item["task"] == "abx" else value <= POOR_SCORE
 
@@ -140,26 +140,32 @@ def outcome(
     main = [item for item in judgements if item["task"] == task]
     if not main:
         return None
-    raters, prompts = (sorted({item[side] for item in main}) for side in ("rater", "prompt"))
-    tables: dict[Names, Floats] = {}
-    for item in main:
-        for names, value in values_of(item).items():
-            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
-            table[raters.index(item["rater"]), prompts.index(item["prompt"])] = value
-    tables = dict(sorted(tables.items()))
+    raters, prompts, tables = tables_of(main)
     alpha = krippendorff_alpha(np.concatenate([*tables.values()], axis=1), AGREEMENT.get(task, "ordinal"))
     draws = Resamples.draw(len(raters), len(prompts), n=resamples, rng=rng)
     systems, pairs = (paired if task in PAIRED else rated)(task, tables, draws)
-    for row, p in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
+    for row, p in zip(pairs, holm([*map(itemgetter("p"), pairs)]), strict=True):
         row["p_holm"] = float(p)
-    named = [row["name"] for row in (pairs if task in PAIRED else systems)]
+    named = map(itemgetter("name"), pairs if task in PAIRED else systems)
     means = dict(zip(named, map(prompt_means, tables.values()), strict=True))
-    by_prompt = {
-        prompt: {name: round(float(of[i]), 4) for name, of in means.items() if not np.isnan(of[i])}
-        for i, prompt in enumerate(prompts)
-    }
+    by_prompt = {prompt: column(means, i) for i, prompt in enumerate(prompts)}
     known = None if np.isnan(alpha) else alpha
     return Outcome(task, len(raters), len(prompts), len(main), known, systems, pairs, by_prompt)
+
+
+def tables_of(items: Sequence[Answer]) -> tuple[list[int], list[str], dict[Names, Floats]]:
+    """Raters, prompts, and the table (R, P) of each system or pair, all in order."""
+    raters, prompts = (sorted({item[side] for item in items}) for side in ("rater", "prompt"))
+    tables: dict[Names, Floats] = {}
+    for item in items:
+        for names, value in values_of(item).items():
+            table = tables.setdefault(names, np.full((len(raters), len(prompts)), np.nan))
+            table[raters.index(item["rater"]), prompts.index(item["prompt"])] = value
+    return raters, prompts, dict(sorted(tables.items()))
+
+
+def column(means: dict[str, Floats], i: int) -> dict[str, float]:
+    return {name: round(float(of[i]), 4) for name, of in means.items() if not np.isnan(of[i])}
 
 
 def prompt_means(table: Floats) -> Floats:

@@ -39,8 +39,7 @@ class Trial:
     prompt: str
     slots: tuple[str, ...]
     reference: str | None = None  # the version shown as such: MUSHRA's open reference
-    caption_of: str | None = None
-    """the prompt whose caption is shown, if any; another prompt's in a catch trial of relevance"""
+    caption_of: str | None = None  # whose caption is shown; another prompt's in a catch trial of relevance
 
 
 def wrong_answer(trial: Trial, answer: object) -> str | None:
@@ -101,19 +100,18 @@ def part(design: Design, task: Task, rater: int) -> list[Trial]:
     size = design.per_rater or count
     blocks = [block(design, task, rater, (rater * size + i) % count) for i in range(min(size, count))]
     rng.shuffle(blocks)
-    trials = [*chain(*blocks)]
-    if task != "mushra":  # its hidden reference is a catch on every page
-        for i in range(design.catch):
-            place = rng.randint(min(1, len(trials)), len(trials))
-            trials.insert(place, catch(design, task, rng, "catch", i + rater))
+    trials, caught = [*chain(*blocks)], task != "mushra"  # its hidden reference is a catch on every page
+    for i in range(design.catch * caught):
+        place = rng.randint(min(1, len(trials)), len(trials))
+        trials.insert(place, catch(design, task, rng, "catch", i + rater))
     practice: list[Trial] = []
     for i in range(design.training):
         number = rng.randrange(len(design.prompts))
-        if task != "mushra" and i % 2 == 0:
+        if caught and i % 2 == 0:
             practice.append(catch(design, task, rng, "training", rng.randrange(4)))
         else:
             plain = block(design, task, rng.randrange(1000), number)
-            practice.append(replace(plain[0] if task == "mushra" else rng.choice(plain), kind="training"))
+            practice.append(replace(rng.choice(plain) if caught else plain[0], kind="training"))
     return practice + trials
 
 
@@ -126,10 +124,10 @@ def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     rows = williams_square(len(compared))
     order = [compared[i] for i in rows[(rater + number) % len(rows)]]
     if task == "mushra":
-        return [Trial("main", task, prompt, tuple(name for name, *_ in order), reference=design.reference)]
+        return [Trial("main", task, prompt, tuple(chain(*order)), reference=design.reference)]
     shown = None if task in ("quality", "abx") else prompt
     # a new round through the square turns every side, so that no order goes with one side
-    turn = rater + number + (rater // len(rows) if len(rows) > 1 else 0)
+    turn = rater + number + (rater // len(rows)) * (len(rows) > 1)
     return [
         Trial("main", task, prompt, sided(task, names, turn + compared.index(names)), caption_of=shown)
         for names in order

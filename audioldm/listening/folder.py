@@ -19,12 +19,11 @@ from audioldm.tables import LONGEST_TEXT, read_object
 FORMAT = 2
 RESPONSES = "responses.jsonl"
 VOLUME_TRIES = 3
-FIELDS: dict[str, dict[str, type]] = {
+FIELDS: dict[str, dict[str, type]] = {  # What each kind of event must hold, beside its rater and the key.
     "join": {"name": str},
     "volume": {"right": bool, "played": int, "heard": int, "device": str},
     "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
 }
-"""What each kind of event must hold, beside its rater and the key."""
 ABOUT = {"title": str, "lufs": float, "trials_per_rater": int, "minutes_per_rater": int}
 """What test.json must say about the test."""
 AGAIN = "Copy the whole folder again."
@@ -83,6 +82,16 @@ class Rater:
 
 def load(folder: str | Path) -> Test:
     """Read a test folder; AudioLDMError where something is missing or was changed since it was prepared."""
+    test, digests = described(Path(folder))
+    for name, digest in counted(digests.items(), "clips"):
+        sound = inside(test.folder / "audio", name, where=test.folder / "test.json")
+        if not sound.is_file() or sound.stat().st_size > LONGEST_TEXT or sha256(sound) != digest:
+            raise AudioLDMError(f"{sound} is missing or was changed.", AGAIN)
+    return test
+
+
+def described(folder: Path) -> tuple[Test, dict[str, str]]:
+    """What test.json says, and the sha256 of every clip by its blind name."""
     path = Path(folder, "test.json")
     if not path.is_file():
         raise AudioLDMError(f"There is no {path}.", "Make a test with `audioldm listen prepare`.")
@@ -90,11 +99,9 @@ def load(folder: str | Path) -> Test:
     if content.get("format") != FORMAT:
         raise AudioLDMError(f"{path} has another format.", "Make the test anew with this version.")
     try:
-        design: dict[str, Any] = {
-            n: tuple(v) if isinstance(v, list) else v for n, v in content["design"].items()
-        }
-        about = {**content["about"], "key": sha256(path)}
-        test = Test(Path(folder), about, Design(**design), content["clips"])
+        design, about = content["design"], {**content["about"], "key": sha256(path)}
+        lists = {name: tuple(design[name]) for name in ("systems", "prompts", "captions")}
+        test = Test(folder, about, Design(**design | lists), content["clips"])
         digests = {name: clip["sha256"] for name, clip in test.clips.items()}
         test.names  # noqa: B018 (every clip has a version and a prompt)
         wrong = [name for name, kind in ABOUT.items() if type(about[name]) is not kind]
@@ -102,14 +109,10 @@ def load(folder: str | Path) -> Test:
         raise AudioLDMError(f"{path} lacks {error}.", AGAIN) from error
     if wrong:
         raise AudioLDMError(f"{path} has no {wrong[0]} of its kind.", AGAIN)
-    for name, digest in counted(digests.items(), "clips"):
-        sound = inside(test.folder / "audio", name, where=path)
-        if not sound.is_file() or sound.stat().st_size > LONGEST_TEXT or sha256(sound) != digest:
-            raise AudioLDMError(f"{sound} is missing or was changed.", AGAIN)
-    return test
+    return test, digests
 
 
-def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list[dict[str, Any]], int]:
+def answers_of(test: Test, raters: dict[int, Rater]) -> tuple[list[dict[str, Any]], int]:
     """The events of the log, in order, and how many of its lines are cut off; ``raters`` takes those who caused them.
 
     A line that is cut off is the trace of a crash: its answer was never confirmed, and the rater was asked again.
@@ -120,7 +123,6 @@ def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list
         return [], 0
     if not path.is_file() or path.stat().st_size > LONGEST_TEXT:
         raise AudioLDMError(f"{path} is no log of answers.", "Restore the file.")
-    raters = {} if raters is None else raters
     for line in path.read_bytes().split(b"\n"):
         event = None
         with suppress(ValueError, RecursionError):
@@ -137,11 +139,15 @@ def answers_of(test: Test, raters: dict[int, Rater] | None = None) -> tuple[list
     return events, cut
 
 
+def whole(event: dict[str, Any]) -> bool:
+    fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
+    kinds = all(type(event.get(name)) is kind for name, kind in fields.items())
+    return kinds and isinstance(event.get("seconds"), int | float | None)
+
+
 def admit(test: Test, raters: dict[int, Rater], event: dict[str, Any]) -> bool:
     """Take up an event; False for one that no rater can have caused."""
-    fields = FIELDS.get(str(event.get("event")), {"event": type(None)}) | {"rater": int, "key": str}
-    whole = all(type(event.get(name)) is kind for name, kind in fields.items())
-    if not (whole and isinstance(event.get("seconds"), int | float | None)):
+    if not whole(event):
         return False
     number, kind = event["rater"], event["event"]
     if kind == "join":
@@ -152,16 +158,19 @@ def admit(test: Test, raters: dict[int, Rater], event: dict[str, Any]) -> bool:
         rater.volume_tries += 1
         rater.device, rater.volume_passed = event["device"], event["right"]
     if kind == "answer":
-        at = rater.trials[event["trial"]] if 0 <= event["trial"] < len(rater.trials) else None
-        if (
-            at is None
-            or not event.items() >= asked(test, at).items()
-            or wrong_answer(at, event.get("answer"))
-        ):
+        if not fits(test, rater, event):
             return False
         rater.answered = event["trial"] + 1
         rater.answers.append(event)
     return True
+
+
+def fits(test: Test, rater: Rater, event: dict[str, Any]) -> bool:
+    """Whether an answer is to a trial of the rater as it was shown, and of its kind."""
+    at = dict(enumerate(rater.trials)).get(event["trial"])
+    if at is None or not event.items() >= asked(test, at).items():
+        return False
+    return wrong_answer(at, event.get("answer")) is None
 
 
 def asked(test: Test, trial: Trial) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from audioldm.paths import staged
 from audioldm.progress import counted
 
 SHORTEST_SECONDS = 0.3
-UNEVEN = 0.1
-"""Clips of one prompt that differ by more than this share in length are refused: length would tell them apart."""
+UNEVEN = (
+    0.1  # a prompt's clips that differ in length by a greater share are refused: it would tell them apart
+)
 MOST_SLOTS = 12  # BS.1534-3: more signals on a page cannot be compared
 BEEPS = (2, 3, 4, 5)
 
@@ -38,10 +39,9 @@ class Choices:
     training: int = 2
     catch: int | None = None
     cut: bool = False
-    seed: int | None = None
-    """fixes names and orders, for a test that can be made again; None draws them from the system"""
+    seed: int | None = None  # fixes names and orders, to make the test again; None draws from the system
 
-    def rules(self, systems: dict[str, Path]) -> Iterator[tuple[bool, str, str]]:
+    def rules(self, systems: dict[str, Path], texts: dict[str, str]) -> Iterator[tuple[bool, str, str]]:
         """Whether a rule is broken, what to say then, and what to do."""
         count, names = len(systems), ", ".join(systems)
         alone = METHODS[self.method][0] in PAIRED and count < 2
@@ -49,25 +49,21 @@ class Choices:
         strange = self.reference not in (None, *systems)
         yield strange, f"reference={self.reference!r} is not a system.", f"Use one of {names}."
         for name in systems:
-            strange = not name.strip() or not name.isprintable() or ":" in name or name == ANCHOR
-            yield strange, f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
+            yield not usable(name), f"{name!r} cannot be a system's name.", "Choose another: NAME=FOLDER."
         if self.method == "mushra":
             lone = self.reference is None or count < 2
             yield lone, "mushra needs a reference and a system.", "Name the original's folder by --reference."
             yield count >= MOST_SLOTS, f"{count + 1} signals on a page.", f"Use {MOST_SLOTS} or fewer."
+        if "relevance" in METHODS[self.method]:
+            for prompt, text in texts.items():
+                yield not text, f"{prompt!r} has no caption to judge relevance by.", "Use --captions."
+            yield len({*texts.values()}) < 2, "All captions are equal.", "Relevance needs 2 different ones."
 
     def design(self, systems: dict[str, Path], texts: dict[str, str]) -> Design:
         """The design for prompts with captions, with a tenth of catch trials where no number is asked for."""
-        for broken, message, hint in self.rules(systems):
+        for broken, message, hint in self.rules(systems, texts):
             if broken:
                 raise AudioLDMError(message, hint)
-        if "relevance" in METHODS[self.method]:
-            if lacking := [prompt for prompt, text in texts.items() if not text]:
-                raise AudioLDMError(
-                    f"{lacking[0]!r} has no caption to judge relevance by.", "Use --captions."
-                )
-            if len({*texts.values()}) < 2:
-                raise AudioLDMError("All captions are equal.", "Relevance needs 2 different ones.")
         secret = secrets.token_hex(16)
         if self.seed is not None:
             secret = hashlib.sha256(f"audioldm listen {self.seed}".encode()).hexdigest()[:32]
@@ -79,6 +75,10 @@ class Choices:
         return replace(base, catch=max(2, round(main / 10)) if self.catch is None else self.catch)
 
 
+def usable(name: str) -> bool:
+    return bool(name.strip()) and name.isprintable() and ":" not in name and name != ANCHOR
+
+
 def gather(
     systems: dict[str, Path], captions: Path | None = None
 ) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
@@ -88,41 +88,50 @@ def gather(
     Gives prompt id -> system -> file, and prompt id -> caption ("" where none is known).
     """
     folders = {name: {one.id: one for one in recordings.from_folder(systems[name])} for name in systems}
+    shared = common(folders)
+    files = {prompt: {name: folders[name][prompt].path for name in systems} for prompt in shared}
+    if captions is not None:
+        return files, listed(captions, shared)
+    return files, {prompt: agreed([clips[prompt] for clips in folders.values()]) for prompt in shared}
+
+
+def common(folders: dict[str, dict[str, recordings.Clip]]) -> list[str]:
+    """The names of clips, which must be the same in every folder."""
     every = set().union(*folders.values())
     shared = sorted(every.intersection(*folders.values()))
     if len(every) > len(shared):
         prompt = min(every.difference(shared))
         lacking = next(name for name, clips in folders.items() if prompt not in clips)
         what = f"{len(every) - len(shared)} of {len(every)} clips are not in every folder: {lacking} lacks {prompt!r}."
-        raise AudioLDMError(
-            what, "Name the clips of one prompt alike, and add what is missing or take it out."
-        )
-    files = {prompt: {name: folders[name][prompt].path for name in systems} for prompt in shared}
-    if captions is not None:
-        if not captions.is_file():
-            raise AudioLDMError(f"There is no file {captions}.", "Give a CSV with id,caption.")
-        table = recordings.read_captions(captions)
-        if missing := [prompt for prompt in shared if prompt not in table]:
-            what = f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing)."
-            raise AudioLDMError(what, "Add a line for each clip.")
-        return files, {prompt: table[prompt] for prompt in shared}
-    texts = {}
-    for prompt in shared:
-        said = {
-            clips[prompt].caption: clips[prompt].path for clips in folders.values() if clips[prompt].caption
-        }
-        if len(said) > 1:
-            (one, first), (other, second) = list(said.items())[:2]
-            what = f"{first} says {one!r}, {second} says {other!r}."
-            raise AudioLDMError(what, "Clips of one name must have one prompt.")
-        texts[prompt] = next(iter(said), "")
-    return files, texts
+        hint = "Name the clips of one prompt alike, and add what is missing or take it out."
+        raise AudioLDMError(what, hint)
+    return shared
+
+
+def listed(captions: Path, prompts: list[str]) -> dict[str, str]:
+    if not captions.is_file():
+        raise AudioLDMError(f"There is no file {captions}.", "Give a CSV with id,caption.")
+    table = recordings.read_captions(captions)
+    if missing := [prompt for prompt in prompts if prompt not in table]:
+        what = f"{captions} has no caption for {missing[0]!r} ({len(missing)} missing)."
+        raise AudioLDMError(what, "Add a line for each clip.")
+    return {prompt: table[prompt] for prompt in prompts}
+
+
+def agreed(clips: list[recordings.Clip]) -> str:
+    """The one caption of a prompt's clips, "" where none has any."""
+    said = {clip.caption: clip.path for clip in clips if clip.caption}
+    if len(said) > 1:
+        (one, first), (other, second) = list(said.items())[:2]
+        what = f"{first} says {one!r}, {second} says {other!r}."
+        raise AudioLDMError(what, "Clips of one name must have one prompt.")
+    return next(iter(said), "")
 
 
 def prepare(
     systems: dict[str, Path],
     out: str | Path,
-    choices: Choices | None = None,
+    choices: Choices,
     *,
     captions: Path | None = None,
     force: bool = False,
@@ -132,7 +141,7 @@ def prepare(
     A folder that already holds answers is never overwritten.   Raises AudioLDMError for clips that do not match, are
     silent, or differ in length.
     """
-    out, choices = Path(out), choices or Choices()
+    out = Path(out)
     check_free(out, force=force)
     sources, texts = gather(systems, captions)
     design = choices.design(systems, texts)
@@ -152,9 +161,9 @@ def prepare(
                     "sha256": write(folder / "audio" / blind, wave), "seconds": round(len(wave) / stimuli.RATE, 4),
                     "lufs_before": lufs, "gain_db": gain,
                 }  # fmt: skip
-        checks = {"volume": stimuli.volume_noise(), **{f"beeps{n}": stimuli.beeps(n) for n in BEEPS}}
-        for name, wave in checks.items():
-            write(folder / "audio" / f"{name}.wav", wave)
+        write(folder / "audio" / "volume.wav", stimuli.volume_noise())
+        for n in BEEPS:
+            write(folder / "audio" / f"beeps{n}.wav", stimuli.beeps(n))
         describe(folder, design, clips, title=choices.title, prompts_cut_to_one_length=shortened)
         check_free(out, force=force)  # it may have got answers meanwhile
     return load(out)

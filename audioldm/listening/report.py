@@ -11,7 +11,7 @@ import numpy as np
 from audioldm.errors import AudioLDMError
 from audioldm.evaluation import html
 from audioldm.evaluation.picture import Picture
-from audioldm.listening.analysis import Outcome, Row, Screened, outcome, screen
+from audioldm.listening.analysis import Answer, Outcome, Row, Screened, outcome, screen
 from audioldm.listening.design import DAMAGED, METHODS, PAIRED
 from audioldm.listening.folder import Test
 from audioldm.pipeline.outputs import publish
@@ -56,10 +56,8 @@ class Result:
 
     def text(self) -> str:
         lines = [f"{self.title} ({self.method}): {self.counted}"]
-        for left in self.excluded:
-            lines.append(
-                f"  left out: rater {left.rater.number} {left.rater.name}: {'; '.join(left.reasons)}"
-            )
+        for out in self.excluded:
+            lines.append(f"  left out: rater {out.rater.number} {out.rater.name}: {'; '.join(out.reasons)}")
         for each in self.outcomes:
             lines += ["", f"{each.task}: {headline(each)}"]
             for rows in filter(None, (each.systems, each.pairs)):
@@ -76,32 +74,33 @@ def analyse(test: Test, *, keep_all: bool = False, resamples: int = 10_000, seed
     """Screen the raters, unblind, and analyse each task.   AudioLDMError where no answer counts."""
     raters, cut = screen(test, keep_all=keep_all)
     kept = [screened for screened in raters if not screened.reasons]
-    if not any(screened.of_kind("main") for screened in raters):
-        raise AudioLDMError(
-            f"{test.folder} holds no answers yet.", "Serve it: audioldm listen serve.", code=1
-        )
-    if not any(screened.of_kind("main") for screened in kept):
+    judgements = main_answers(kept)
+    if not main_answers(raters):
+        hint = "Serve it: audioldm listen serve."
+        raise AudioLDMError(f"{test.folder} holds no answers yet.", hint, code=1)
+    if not judgements:
         why = "; ".join(f"rater {each.rater.number}: {', '.join(each.reasons)}" for each in raters)
         raise AudioLDMError(f"No rater passed the screening ({why}).", "--keep-all counts them.", code=1)
     rng, method = np.random.default_rng(seed), test.design.method
-    judgements = [item for screened in kept for item in screened.of_kind("main")]
-    tasks = [
-        outcome(task, judgements, resamples=resamples, rng=rng) for task in counted(METHODS[method], "tasks")
-    ]
+    names = counted(METHODS[method], "tasks")
+    tasks = [outcome(task, judgements, resamples=resamples, rng=rng) for task in names]
     simulated = sum(screened.device == "simulated" for screened in raters)
-    few = f"{len(kept)} raters: intervals of so few raters are too narrow."
-    if len(kept) == 1:
-        few = "One rater: the intervals are over prompts only and say nothing about other listeners."
+    ears = f"{simulated} of {len(raters)} raters are simulated: no ears took part in their answers."
+    one = "One rater: the intervals are over prompts only and say nothing about other listeners."
     notes = {
-        f"{simulated} of {len(raters)} raters are simulated: no ears took part in their answers.": simulated
-        > 0,
-        few: len(kept) < FEW_RATERS,
+        ears: simulated > 0,
+        one: len(kept) == 1,
+        f"{len(kept)} raters: intervals of so few raters are too narrow.": 1 < len(kept) < FEW_RATERS,
         "Not BS.1534: it asks for a low and a mid anchor.": method == "mushra",
         f"{cut} line(s) of the log were cut off by a crash and do not count.": cut > 0,
     }
     settings = {"resamples": resamples, "seed": seed, "keep_all": keep_all, "key": test.about["key"]}
     hold = [note for note, holds in notes.items() if holds]
     return Result(test.about["title"], method, raters, list(filter(None, tasks)), settings, hold)
+
+
+def main_answers(raters: list[Screened]) -> list[Answer]:
+    return [item for screened in raters for item in screened.of_kind("main")]
 
 
 def save(test: Test, result: Result, folder: Path) -> Path:
@@ -113,22 +112,16 @@ def save(test: Test, result: Result, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AudioLDMError(f"{folder} cannot be made: {error.strerror}.", "Use another --out.") from error
-    design, plots = test.design, [figures(each) for each in counted(result.outcomes, "figures")]
+    design, plots = test.design, list(map(figures, counted(result.outcomes, "figures")))
     place = os.path.relpath((test.folder / "audio").resolve(), folder.resolve())
     versions = [name for name in design.versions() if not name.startswith(DAMAGED)]
     size = f"{len(design.systems)} systems, {len(design.prompts)} prompts, at {test.about['lufs']:g} LUFS"
     page = html.page(
         "listening/report.html", title=result.title, warnings=result.notes, draws=result.settings["resamples"],
         summary=f"Method {result.method}, {result.counted}, {size}.", raters=list(map(Screened.row, result.raters)),
-        outcomes=[
-            (each, headline(each), [html.figure(picture, name) for name, picture in pictures.items()])
-            for each, pictures in zip(result.outcomes, plots, strict=True)
-        ],
-        versions=versions,
-        clips=[
-            (caption or prompt, [f"{place}/{test.names[version, prompt]}" for version in versions])
-            for prompt, caption in zip(design.prompts, design.captions, strict=True)
-        ],
+        outcomes=zip(result.outcomes, map(headline, result.outcomes), plots, strict=True), figure=html.figure,
+        place=place, names=test.names, versions=versions,
+        clips=zip(design.prompts, design.captions, strict=True),
     )  # fmt: skip
     contents: dict[Path, bytes | str] = {
         folder / "summary.json": json.dumps(result.summary(), indent=1, ensure_ascii=False) + "\n",
@@ -144,14 +137,12 @@ def save(test: Test, result: Result, folder: Path) -> Path:
 def answers_csv(result: Result) -> str:
     head = ["rater", "counted", "kind", "task", "prompt", "versions", "answer", "seconds"]
     rows = []
-    for screened in result.raters:
-        for item in screened.judgements:
+    for rater in result.raters:
+        for item in rater.judgements:
             answer, versions = item["answer"], " ".join(item["versions"])
             answer = " ".join(map(str, answer)) if isinstance(answer, list) else answer
             what = [item[name] for name in ("kind", "task", "prompt")]
-            rows.append(
-                [item["rater"], int(not screened.reasons), *what, versions, answer, item.get("seconds")]
-            )
+            rows.append([item["rater"], int(not rater.reasons), *what, versions, answer, item.get("seconds")])
     return csv_text(head, rows)
 
 

@@ -31,8 +31,8 @@ STATIC = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     **{f"/{name}": (name, "text/javascript; charset=utf-8") for name in ("app.js", "tasks.js", "player.js")},
 }
-SLOTS = ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")
-"""the sounds of a trial, and those of the volume check, perhaps with the number of the try"""
+SLOTS = ("{trial:int}/{slot}", "{slot}", "{slot}/{try:int}")  # of a trial; of the volume check, or of a try
+POSTS = ("join", "volume", "answer")
 MOST_BYTES = 16_384  # of a request's body: an answer has a few hundred
 MOST_CONNECTIONS = 256  # at a time; a rater's browser has a few
 
@@ -115,9 +115,6 @@ class Server:
                 self.failure(f"{type(error).__name__}: {error}")
             return JSONResponse({"error": "The test's computer failed."}, 500)
 
-        def state(request: Request) -> Response:
-            return JSONResponse(study.state(request.path_params["code"]))
-
         handlers: dict[Any, Any] = {
             RefusedError: lambda _, error: JSONResponse({"error": str(error)}, error.status),
             HTTPException: lambda _, error: JSONResponse({"error": error.detail}, error.status_code),
@@ -127,13 +124,12 @@ class Server:
         application = Starlette(
             routes=[
                 *(Route(path, part) for path in STATIC),
-                *(
-                    Route(f"/api/{name}", self.post, methods=["POST"])
-                    for name in ("join", "volume", "answer")
-                ),
+                *(Route(f"/api/{name}", self.post, methods=["POST"]) for name in POSTS),
                 *(Route(f"/audio/{{code}}/{rest}", audio) for rest in SLOTS),
                 Route("/api/test", lambda _: JSONResponse(shown)),
-                Route("/api/state/{code}", state),
+                Route(
+                    "/api/state/{code}", lambda asked: JSONResponse(study.state(asked.path_params["code"]))
+                ),
             ],
             middleware=[Middleware(PageGate, host=host, most=MOST_BYTES, rebound=not self.local)],
             exception_handlers=handlers,

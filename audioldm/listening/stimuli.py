@@ -35,10 +35,7 @@ def read(path: Path) -> Wave:
 
 
 def lowpass(wave: Wave, cutoff: float) -> Wave:
-    """Linear phase, flat to ``cutoff`` Hz, 60 dB down 1 kHz (or an octave, if less) above it.
-
-    A sinc under a Kaiser window, Kaiser (1974).
-    """
+    """Linear phase, flat to ``cutoff`` Hz, 60 dB down 1 kHz (at most an octave) above; window of Kaiser (1974)."""
     transition = min(1000.0, cutoff)
     size, beta = signal.kaiserord(60, 2 * transition / RATE)
     taps = signal.firwin(size | 1, cutoff + transition / 2, window=("kaiser", beta), fs=RATE)

@@ -24,6 +24,18 @@ class RefusedError(Exception):
         self.status = status
 
 
+def usual(number: Any) -> bool:
+    return type(number) in (int, float) and 0 <= number <= 1e6
+
+
+def enough(played: list[float], count: int, need: float) -> list[float]:
+    if len(played) != count:
+        raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
+    if min(played) < need - 0.05:
+        raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
+    return [round(part, 2) for part in played]
+
+
 class Session(NamedTuple):
     """How a trial was taken.   ``played`` is the seconds of each clip, None from a notebook, which cannot know."""
 
@@ -36,15 +48,13 @@ class Session(NamedTuple):
         """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
         played = self.played if isinstance(self.played, list) else []
         numbers = [*played, 0 if self.seconds is None else self.seconds, self.switches]
-        if not all(type(number) in (int, float) and 0 <= number <= 1e6 for number in numbers):
+        if not all(map(usual, numbers)):
             raise RefusedError(422, "heard, seconds and switches are numbers from 0 to a million.")
-        if (self.source == "page" or self.played is not None) and len(played) != count:
-            raise RefusedError(422, f"heard must hold {count} numbers of seconds.")
-        if played and min(played) < need - 0.05:
-            raise RefusedError(422, f"Every clip must be heard for {need:g} s.")
+        heard = None
+        if self.source == "page" or self.played is not None:
+            heard = enough(played, count, need)
         seconds = None if self.seconds is None else round(self.seconds, 2)
-        parts = [round(part, 2) for part in played] or None
-        return {"heard": parts, "seconds": seconds, "switches": int(self.switches), "source": self.source}
+        return {"heard": heard, "seconds": seconds, "switches": int(self.switches), "source": self.source}
 
 
 class Study:
@@ -158,9 +168,8 @@ class Study:
             content = {"device": device, "played": rater.beeps, "heard": beeps, "right": beeps == rater.beeps}
             self.record("volume", rater.number, **content)
 
-    def answer(self, code: object, trial: object, answer: object, session: Session | None = None) -> None:
+    def answer(self, code: object, trial: object, answer: object, session: Session) -> None:
         """Accept the answer to the trial a rater is at, or refuse and change nothing."""
-        session = session or Session()
         with self.lock:
             rater = self.rater(code)
             if rater.answers and (trial, answer) == (rater.answered - 1, rater.answers[-1]["answer"]):
@@ -177,10 +186,7 @@ class Study:
             self.record("answer", rater.number, **about, answer=answer, **log)
 
     def audio(self, code: object, trial: int, slot: str) -> Path:
-        """The file behind a button: ``slot`` is 0, 1, ..., or ref; only the present trial and the next are open.
-
-        Those of the volume check are volume and beeps, at any trial.
-        """
+        """The file of a button: 0, 1, ... or ref, of this trial and the next only; volume and beeps, of any."""
         with self.lock:
             rater = self.rater(code)
             names = {"volume": "volume.wav", "beeps": f"beeps{rater.beeps}.wav"}

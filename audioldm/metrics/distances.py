@@ -90,10 +90,7 @@ def median_bandwidth(reference: Tensor) -> float:
 
 
 def gaussian(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """exp(-|x - y|^2 / (2 bandwidth^2)), (n, m).
-
-    Distances are taken row from row: |x|^2 + |y|^2 - 2xy would lose digits.
-    """
+    """exp(-|x - y|^2 / (2 bandwidth^2)), (n, m), row from row: |x|^2 + |y|^2 - 2xy would lose digits."""
     if not bandwidth > 0:
         raise ValueError(f"bandwidth={bandwidth} is not above 0; the reference has equal rows.")
     distances = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

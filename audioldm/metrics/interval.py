@@ -75,15 +75,13 @@ def crossed_mean(table: Floats, resamples: Resamples) -> Estimate:
     return Estimate(float(np.nanmean(table)), float(low), float(high))
 
 
-def power(
-    raters: int, prompts: int, preference: float, *, rng: np.random.Generator, tests: int = 400
-) -> float:
-    """Share of simulated paired tests whose interval excludes one half, when ``preference`` (0 to 1) is the true share.
+def power(raters: int, prompts: int, share: float, *, rng: np.random.Generator, tests: int = 400) -> float:
+    """Share of simulated paired tests whose interval excludes one half, when ``share`` (0 to 1) is the true share.
 
-    The answer of rater r to prompt p is a coin with logit(preference) + N(0, 0.5) of the rater + N(0, 0.8) of the
-    prompt: assumed, of the size small tests show.   At a preference of 0.5 this is the rate of false alarms.
+    The answer of rater r to prompt p is a coin with logit(share) + N(0, 0.5) of the rater + N(0, 0.8) of the
+    prompt: assumed, of the size small tests show.   At a share of 0.5 this is the rate of false alarms.
     """
-    logit, detected = np.log(preference / (1 - preference)), 0
+    logit, detected = np.log(share / (1 - share)), 0
     for _ in range(tests):
         lean = logit + rng.normal(0, 0.5, (raters, 1)) + rng.normal(0, 0.8, (1, prompts))
         answers = (rng.random((raters, prompts)) < 1 / (1 + np.exp(-lean))).astype(np.float64)

@@ -22,7 +22,7 @@ def kl_of_logits(reference: Tensor, generated: Tensor) -> Tensor:
 
 
 def inception_score(
-    logits: Tensor, *, splits: int = 10, generator: Generator | None = None
+    logits: Tensor, *, splits: int, generator: Generator | None = None
 ) -> tuple[float, float]:
     """exp(E KL(p(y|x) || p(y))) of logits (n, K): mean and deviation over ``splits`` equal parts, from 1 to K.
 

@@ -33,10 +33,7 @@ def krippendorff_alpha(values: npt.ArrayLike, scale: Scale = "interval") -> floa
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
-    """P values adjusted for having asked so many questions: the smallest times n, the next times n - 1, and so on.
-
-    Holm (1979), Scandinavian Journal of Statistics 6:65.
-    """
+    """P values for n questions: the smallest times n, the next n - 1, ...   Holm (1979), Scand. J. Stat. 6:65."""
     p = np.asarray(p_values, dtype=np.float64)
     order, adjusted = np.argsort(p, kind="stable"), np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)

@@ -42,10 +42,7 @@ class Agent(Command):
 
 
 def build(service: "services.Service", out: Path, captioner: Path | None = None) -> Any:
-    """The server of the tools; without a captioner's folder, nothing is described.
-
-    What the tools say and take is what the agent is told: their docstrings and parameters.
-    """
+    """The server of the tools, whose docstrings the agent is told; only a captioner's folder makes it describe."""
     from mcp.server import MCPServer
 
     server = MCPServer("audioldm", instructions="Makes sounds from words, edits and describes sound files.")

@@ -1,7 +1,7 @@
 """``audioldm serve``: the model as an API over HTTP."""
 
 import os
-import secrets
+from secrets import token_urlsafe
 
 from audioldm.cli.console import say, waiting
 from audioldm.cli.options import Between, Command, option
@@ -43,9 +43,7 @@ class Serve(Command):
             pipe = self.model.load()
         queue = jobs.Jobs(self.waiting, self.batch or (1 if pipe.device.type == "cpu" else 16))
         served = service.Service(pipe, service.Limits(self.longest, waiting=self.waiting), queue)
-        token = (
-            "" if gate.is_local(self.host) else os.environ.get("AUDIOLDM_TOKEN") or secrets.token_urlsafe(24)
-        )
+        token = "" if gate.is_local(self.host) else os.environ.get("AUDIOLDM_TOKEN") or token_urlsafe(24)
         config = uvicorn.Config(
             api.build(served, host=self.host, token=token), self.host, self.port, log_level="warning",
             timeout_graceful_shutdown=600,

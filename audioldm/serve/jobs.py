@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Event, Thread
 from typing import Any, NamedTuple
 
@@ -35,11 +36,11 @@ NONE = Progress(0, 0)
 
 @dataclass(eq=False)
 class Job:
-    """One thing to do; jobs of one ``key`` (None: of none) may be done together by the first one's ``work``."""
+    """One thing to do; jobs of one ``key`` (by default their own) may be done together by the first one's ``work``."""
 
     work: Work
     item: Any
-    key: Hashable = None
+    key: Hashable = field(default_factory=object)
     progress: Progress = NONE
     future: "Future[Any]" = field(default_factory=Future)
     stopping: Event = field(default_factory=Event)
@@ -97,35 +98,42 @@ class Jobs:
                 pass  # clients that were answered together ask again together
             if not self.waiting:
                 return []
-            first = self.waiting[0]
-            alike = [job for job in self.waiting if first.key is not None and job.key == first.key]
-            group = alike[: self.batch] or [first]
+            group = [job for job in self.waiting if job.key == self.waiting[0].key][: self.batch]
             self.waiting = deque(job for job in self.waiting if job not in group)
         return group
 
     def finish(self, group: list[Job]) -> None:
         """Do jobs together; where that fails each is done alone, so that only what fails alone is lost."""
-
-        def on_step(done: int, steps: int) -> None:
-            if all(job.stopping.is_set() for job in group):
-                raise Stopped
-            for job in group:
-                job.progress = Progress(done, steps)
-
         try:
-            results = group[0].work([job.item for job in group], on_step)
-        except Exception as error:  # raised again for whoever waits
-            if len(group) > 1 and not isinstance(error, Stopped):
-                for job in group:
-                    self.finish([job])
-                return
-            self.counts["stopped" if isinstance(error, Stopped) else "failed"] += len(group)
+            results = group[0].work([job.item for job in group], partial(advance, group))
+        except Stopped as error:
+            self.lose(group, "stopped", error)
+        except Exception as error:
+            if len(group) == 1:
+                return self.lose(group, "failed", error)
             for job in group:
-                job.future.set_exception(error)
-            return
-        for job, result in zip(group, results, strict=True):
-            self.counts["done"] += 1
-            job.future.set_result(result)
+                self.finish([job])
+        else:
+            self.counts["done"] += len(group)
+            for job, result in zip(group, results, strict=True):
+                job.future.set_result(result)
+
+    def lose(self, group: list[Job], kind: str, error: Exception) -> None:
+        self.counts[kind] += len(group)
+        for job in group:
+            job.future.set_exception(error)  # raised again for whoever waits
+
+
+def advance(group: list[Job], done: int, steps: int) -> None:
+    if all(job.stopping.is_set() for job in group):
+        raise Stopped
+    for job in group:
+        job.progress = Progress(done, steps)
+
+
+def total(jobs: list[Job]) -> Progress:
+    done, steps = zip(*(job.progress for job in jobs), strict=True)
+    return Progress(sum(done), len(jobs) * max(steps))
 
 
 def watch(submits: Sequence[Callable[[], Job]], every: float = 0.1) -> Generator[Progress, None, list[Any]]:
@@ -135,18 +143,16 @@ def watch(submits: Sequence[Callable[[], Job]], every: float = 0.1) -> Generator
     """
     jobs, last = list[Job](), NONE
     try:
-        jobs += [submit() for submit in submits]
+        for submit in submits:
+            jobs.append(submit())
         futures = [job.future for job in jobs]
         while True:
             ended, left = wait(futures, timeout=every, return_when=FIRST_EXCEPTION)
-            for future in ended:
-                future.result()
-            steps = max(job.progress.steps for job in jobs)
-            now = Progress(sum(job.progress.done for job in jobs), len(jobs) * steps)
-            if now != last:
+            list(map(Future.result, ended))  # raises what one raised
+            if (now := total(jobs)) != last:
                 yield (last := now)
             if not left:
-                return [future.result() for future in futures]
+                return list(map(Future.result, futures))
     finally:
         for job in jobs:
             job.stop()

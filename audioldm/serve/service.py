@@ -77,15 +77,16 @@ class EditRequest:
         return f"{Path(self.path or '').stem} {self.kind} {self.prompt.strip()}"
 
     def check(self) -> None:
-        region = self.end > self.begin
         if self.kind not in EDITS:
             raise AudioLDMError(f"edit={self.kind!r} is unknown.", f"Known: {', '.join(EDITS)}.")
         if self.kind == "continue" and self.seconds <= 0:
             raise AudioLDMError("0 seconds longer adds nothing.", "Ask for more than 0.")
-        if self.kind == "inpaint" and not region:
+        if self.end > self.begin:
+            return
+        if self.kind == "inpaint":
             hint = "Drag over the waveform, or type From and To."
             raise AudioLDMError("There is no region to make anew.", hint)
-        if self.splice and not (region or self.added):
+        if self.splice and not self.added:
             raise AudioLDMError("There is no region to put into the file.", "Select one on the waveform.")
 
     def command(self, seconds: float) -> OneFile:
@@ -204,11 +205,8 @@ class Service:
             NUMBERS[name].check(values[name])
         NUMBERS["n"].check(takes)
         Steps(sampler=settings.get("sampler"), grid=settings.get("grid")).check("cpu")
-        for name, value in {
-            "seconds": values["seconds"],
-            "takes": takes,
-            "steps": values["steps"] or 0,
-        }.items():
+        sizes = {"seconds": values["seconds"], "takes": takes, "steps": values["steps"] or 0}
+        for name, value in sizes.items():
             if value > (most := getattr(self.limits, name)):
                 what = f"{name}={value:g} is more than {most:g}."
                 raise AudioLDMError(what, "Ask for less, or use the command line.")
@@ -229,10 +227,8 @@ class Service:
     def edit(self, request: EditRequest, **settings: Any) -> Takes:
         """The takes of an edit."""
         sound, prompt = self.prepared(request, **settings), request.prompt.strip()
-        submit, seeds = (
-            partial(self.editing, request, sound, **settings),
-            range(request.seed, request.seed + request.takes),
-        )
+        submit = partial(self.editing, request, sound, **settings)
+        seeds = range(request.seed, request.seed + request.takes)
         return self.each(submit, prompt, request.title, seeds, request.record(sound, settings))
 
     def each(

@@ -29,7 +29,7 @@ ONE = {"training": 0, "catch": 0, "per_rater": 1}
 
 
 def answers(server):
-    return [event for event in answers_of(server.study.test)[0] if event["event"] == "answer"]
+    return [event for event in answers_of(server.study.test, {})[0] if event["event"] == "answer"]
 
 
 def test_a_whole_test_by_mouse_closed_midway_and_resumed(serve, visit):
@@ -206,7 +206,7 @@ def test_wrong_counts_of_tones_are_asked_again_and_noted(serve, visit):
     with visit(server) as page:
         begin(page, server, tries=(1, 6))
         expect(page.locator(".clip")).to_have_count(2)
-    volume = [event for event in answers_of(server.study.test)[0] if event["event"] == "volume"]
+    volume = [event for event in answers_of(server.study.test, {})[0] if event["event"] == "volume"]
     assert [event["right"] for event in volume] == [False, False, True]
 
 

@@ -125,7 +125,7 @@ def test_uneven_lengths_are_refused_or_cut(systems, tmp_path):
     soundfile.write(tmp_path / "new/dog.wav", wave[: int(0.35 * rate)], rate)
     two = {name: tmp_path / name for name in ("old", "new")}
     with pytest.raises(AudioLDMError, match=r"last 0\.35 to 0\.45 s.*--cut"):
-        prepare(two, tmp_path / "test")
+        prepare(two, tmp_path / "test", Choices())
     assert not (tmp_path / "test").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "nothing is left behind"
     test = prepare(two, tmp_path / "test", Choices(cut=True))
@@ -138,11 +138,11 @@ def test_answers_are_never_overwritten(make, systems):
     test = make()
     two = {name: systems[name] for name in ("old", "new")}
     with pytest.raises(AudioLDMError, match="--force"):
-        prepare(two, test.folder)
-    prepare(two, test.folder, force=True)
+        prepare(two, test.folder, Choices())
+    prepare(two, test.folder, Choices(), force=True)
     test.responses.write_text("")
     with pytest.raises(AudioLDMError, match="holds answers"):
-        prepare(two, test.folder, force=True)
+        prepare(two, test.folder, Choices(), force=True)
 
 
 def test_force_replaces_nothing_but_a_test(systems, tmp_path):
@@ -150,7 +150,7 @@ def test_force_replaces_nothing_but_a_test(systems, tmp_path):
     (tmp_path / "precious" / "letter.txt").write_text("dear")
     two = {name: systems[name] for name in ("old", "new")}
     with pytest.raises(AudioLDMError, match="not a listening test"):
-        prepare(two, tmp_path / "precious", force=True)
+        prepare(two, tmp_path / "precious", Choices(), force=True)
     assert (tmp_path / "precious" / "letter.txt").exists()
 
 
@@ -172,7 +172,7 @@ def test_bad_clips_are_named(systems, tmp_path, change, told):
         shutil.copytree(systems[name], tmp_path / name)
     change(tmp_path)
     with pytest.raises(AudioLDMError, match=told):
-        prepare({name: tmp_path / name for name in ("old", "new")}, tmp_path / "test")
+        prepare({name: tmp_path / name for name in ("old", "new")}, tmp_path / "test", Choices())
     assert not (tmp_path / "test").exists()
 
 
@@ -186,9 +186,9 @@ def test_impossible_tests_are_refused(systems, tmp_path):
             prepare(two, tmp_path / "test", choices)
     for name in ("a\x1b[2Jb", "a\nb", "a:b", " ", "anchor3500"):
         with pytest.raises(AudioLDMError, match="cannot be a system's name"):
-            prepare({name: systems["old"], "new": systems["new"]}, tmp_path / "test")
+            prepare({name: systems["old"], "new": systems["new"]}, tmp_path / "test", Choices())
     with pytest.raises(AudioLDMError, match="2 or more"):
-        prepare({"old": systems["old"]}, tmp_path / "test")
+        prepare({"old": systems["old"]}, tmp_path / "test", Choices())
     assert prepare({"old": systems["old"]}, tmp_path / "acr", Choices("acr")).about["systems"] == 1
 
 

@@ -87,7 +87,7 @@ def test_a_test_over_http(serve):
         assert status == 200
     assert state["phase"] == "done"
     assert json.loads(ask(server, "GET", f"/api/state/{code}")[1]) == state
-    events, cut = answers_of(server.study.test)
+    events, cut = answers_of(server.study.test, {})
     assert (
         cut == 0 and [event["event"] for event in events] == ["join", "volume"] + ["answer"] * state["total"]
     )

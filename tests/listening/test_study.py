@@ -159,7 +159,7 @@ def test_many_raters_at_once_lose_nothing(study):
         thread.start()
     for thread in threads:
         thread.join()
-    events, cut = answers_of(run.test)
+    events, cut = answers_of(run.test, {})
     per_rater = len(run.rater(run.test.code_of(0)).trials)
     assert cut == 0
     assert sorted(event["rater"] for event in events if event["event"] == "join") == list(range(8))
@@ -178,7 +178,7 @@ def test_a_line_cut_off_by_a_crash_costs_that_answer_only(study):
     again = Study(run.test)
     assert again.rater(code).answered == 1
     again.answer(code, 1, "tie", Session(played(again, code)))
-    events, cut = answers_of(run.test)
+    events, cut = answers_of(run.test, {})
     assert cut == 1
     assert [event["answer"] for event in events if event["event"] == "answer"] == ["A", "tie"]
     again.close()
@@ -223,7 +223,7 @@ while True:
     process.send_signal(signal.SIGKILL)
     told += process.stdout.readlines()
     process.wait()
-    kept = {(e["rater"], e["trial"]) for e in answers_of(test)[0] if e["event"] == "answer"}
+    kept = {(e["rater"], e["trial"]) for e in answers_of(test, {})[0] if e["event"] == "answer"}
     assert len(told) >= 25
     assert {tuple(map(int, line.split())) for line in told if line.endswith("\n")} <= kept
 
@@ -235,7 +235,7 @@ def test_every_line_is_flushed_before_it_is_confirmed_and_stamped_in_utc(study, 
     monkeypatch.setattr(os, "fsync", lambda *a: (order.append("fsync"), flush(*a))[1])
     run.join()
     assert order == ["write", "fsync"]
-    stamp = answers_of(run.test)[0][0]["time"]
+    stamp = answers_of(run.test, {})[0][0]["time"]
     assert abs(time.time() - time.mktime(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 60
 
 

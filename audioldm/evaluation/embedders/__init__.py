@@ -68,14 +68,13 @@ def find_weights(url: str, digest: str, path: str | Path | None = None) -> Path:
     for a file that is not there, or has another hash.
     """
     name = url.rpartition("/")[2]
-    place = Path(path or os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
-    if place.is_dir() or not path:
+    weights = Path(os.environ.get("AUDIOLDM_WEIGHTS") or cache_folder() / "weights")
+    places = [Path(path)] if path else [weights / name, Path(torch.hub.get_dir(), "checkpoints", name)]
+    place = next(filter(Path.is_file, places), places[0])
+    if place.is_dir():
         place = place / name
-    hub = Path(torch.hub.get_dir(), "checkpoints", name)
-    if not path and not place.is_file() and hub.is_file():
-        place = hub
-    blob, _, expected = digest.rpartition(" ")
-    kind = blob or "sha256"
+    *blob, expected = digest.rsplit(" ", 1)
+    [kind] = blob or ["sha256"]
     if not place.is_file():
         hint = f"Get it from {url} and put it there, or name it: --embedder NAME=FILE."
         raise AudioLDMError(f"{name} ({kind} {expected}) is not at {place}.", hint)
@@ -151,7 +150,7 @@ class Network:
         return Embeddings(*self.forward(checked(wave)))
 
 
-EMBEDDERS = {
+EMBEDDERS = {  # name -> module and class; a module is imported when it is asked for
     "yamnet": "yamnet.YamNet",
     "vggish": "vggish.VGGish",
     "panns-cnn14-16k": "panns.Panns",
@@ -160,14 +159,10 @@ EMBEDDERS = {
     "openl3": "openl3.OpenL3",
     "clap": "clap.Clap",
 }
-"""name -> module and class; a module is imported when it is asked for"""
 
 
 def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
-    """The embedder called ``name``, its weights from ``path`` or where they are looked for.
-
-    AudioLDMError says which file lacks, its hash, and where to put it.
-    """
+    """The embedder called ``name``; AudioLDMError says which file of weights lacks, its hash, where to put it."""
     if name not in EMBEDDERS:
         raise AudioLDMError(f"embedder={name!r} is unknown.", f"Known: {', '.join(EMBEDDERS)}.")
     module, kind = EMBEDDERS[name].split(".")

@@ -11,8 +11,7 @@ from audioldm.evaluation.embedders import Embeddings, checked
 from audioldm.nets.clap import MelEncoder
 from audioldm.paths import sha256
 
-WINDOW = 10.0
-"""seconds that CLAP hears at once; a longer clip is heard in consecutive windows, never in a random one"""
+WINDOW = 10.0  # seconds heard at once; a longer clip is heard in consecutive windows, never in a random one
 
 
 class Clap:

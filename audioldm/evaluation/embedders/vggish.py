@@ -9,8 +9,7 @@ from torch.nn import functional as nnf
 from audioldm.evaluation.embedders import Network
 from audioldm.evaluation.embedders.yamnet import PATCH, RATE, SHORTEST, log_mel
 
-POOLED = {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}
-"""convolution, by its number in the file, to whether both axes are halved after it"""
+POOLED = {0: True, 3: True, 6: False, 8: True, 11: False, 13: True}  # convolution -> halved after it?
 
 
 def patches(wave: Tensor) -> Tensor:

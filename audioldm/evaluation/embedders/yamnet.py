@@ -3,6 +3,7 @@
 import csv
 import zipfile
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -30,10 +31,7 @@ def kaldi_bank(mels: int, n_fft: int, rate: int, low: float, high: float) -> Ten
 
 
 def log_mel(wave: Tensor, offset: float = 0.001) -> Tensor:
-    """ln(magnitude mel + offset) (..., T, 64) of every whole window of waves (..., N).
-
-    As published: tensorflow/models, research/audioset/yamnet/features.py.
-    """
+    """ln(mel + offset) (..., T, 64) of whole windows of waves (..., N): research/audioset/yamnet/features.py."""
     frames = wave.unfold(-1, WINDOW, HOP) * torch.hann_window(WINDOW, device=wave.device)
     bank = kaldi_bank(64, N_FFT, RATE, 125.0, 7500.0).to(wave.device)
     return torch.log(torch.fft.rfft(frames, n=N_FFT).abs() @ bank + offset)
@@ -61,7 +59,7 @@ class Net:
 
         def parameter(name: str) -> Tensor:
             tensor = tensors[name.removesuffix("_qdq")]
-            place = {entry.key: entry.value for entry in tensor.external_data}
+            place = dict(map(attrgetter("key", "value"), tensor.external_data))
             start = int(place.get("offset", 0))
             raw = content[start : start + int(place["length"])] if place else tensor.raw_data
             return torch.frombuffer(bytearray(raw), dtype=torch.float32).view(*tensor.dims).to(device)
