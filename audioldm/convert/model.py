@@ -85,16 +85,20 @@ def of_source(
 
 def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     """Why a checkpoint cannot generate: it lacks a net, or its U-Net needs a condition that nothing in it gives."""
-    path, nets = checkpoint.path, checkpoint.nets
+    nets = checkpoint.nets
     film = "unet" not in nets or nets["unet"].config["shape"].film_dim
-    here: dict[bool, list[str]] = {True: [], False: []}
-    for name in (*NETS, "text_encoder") if film else NETS:
-        here[name in nets].append(TITLES[name])
-    if here[False]:
-        there = ", ".join(here[True]) or "none of them"
-        hint = "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ...."
-        what = f"{path} holds {there} but no {', no '.join(here[False])}: it cannot generate alone."
-        return AudioLDMError(what, hint)
+    needed = (*NETS, "text_encoder") if film else NETS
+    if not (lost := [TITLES[name] for name in needed if name not in nets]):
+        return gap(checkpoint)
+    there = ", ".join(TITLES[name] for name in needed if name in nets) or "none of them"
+    what = f"{checkpoint.path} holds {there} but no {', no '.join(lost)}: it cannot generate alone."
+    hint = "Join parts with audioldm export --ldm ... --vae ... --vocoder ... --clap ...."
+    return AudioLDMError(what, hint)
+
+
+def gap(checkpoint: Checkpoint) -> AudioLDMError | None:
+    """Which condition a checkpoint's U-Net needs, if nothing in the file gives it."""
+    path, nets = checkpoint.path, checkpoint.nets
     widths = [nets["text_encoder_2"].config["d_model"]] if "text_encoder_2" in nets else []
     if "language_model" in nets and "text_encoder" in nets:
         widths.insert(0, nets["language_model"].config["n_embd"])

@@ -41,9 +41,7 @@ SMALLEST = 4096  # numbers of a weight from which it is made smaller
 INT8 = {"text": ("word_embeddings",), "vocoder": ("blocks",)}  # Graphs and the layers in them of 8 bits
 PAGE = Path(__file__).with_name("page")
 WEB = "onnxruntime-web@1.30.0"
-RUNTIME = json.loads(
-    (PAGE / "runtime.json").read_text(encoding="utf-8")
-)  # its files, as the browser checks them
+RUNTIME = json.loads((PAGE / "runtime.json").read_text(encoding="utf-8"))  # what the browser checks
 
 
 class Call(nn.Module):
