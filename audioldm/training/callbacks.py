@@ -25,6 +25,8 @@ from audioldm.training.ema import averaged
 from audioldm.training.run_folder import LAST
 from audioldm.training.signals import Stopped, handled, stop
 
+GRACE = 6.0  # seconds that a step may take to its end after a signal
+
 
 @dataclass(eq=False)
 class StopAfter(L.Callback):
@@ -128,8 +130,8 @@ class State(L.Callback):
     """Writes the whole state to ``folder``/last.ckpt every ``every`` batches, at the end, and when a signal comes.
 
     Lightning's ModelCheckpoint counts optimiser steps, two a batch in a GAN.   Stands after averages and curves, and
-    waits for a validation: their numbers belong to the state.   A signal ends the training at the next whole step,
-    a second one at once; the last state stays.
+    waits for a validation: their numbers belong to the state.   A signal ends the training at the next whole step, a
+    second one at once; a step that takes more than ``GRACE`` seconds is given up, and the last state stays.
     """
 
     folder: str | Path
@@ -142,6 +144,11 @@ class State(L.Callback):
         if self.received is not None:
             stop(number)
         self.received = number
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: stop(number))
+            # again and again, because Python loses what is raised in a destructor
+            signal.setitimer(signal.ITIMER_REAL, GRACE, 0.5)
+            self.handlers.callback(signal.setitimer, signal.ITIMER_REAL, 0)
 
     def save(self, trainer: L.Trainer, module: Any) -> None:
         """Once for each batch."""
@@ -179,6 +186,10 @@ class State(L.Callback):
     def on_exception(self, trainer: L.Trainer, module: Any, exception: BaseException) -> None:
         self.handlers.close()
         if isinstance(exception, Stopped):
+            # between batches, as in a validation
+            batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+            if batches.started == batches.completed and module.steps_now and self.saved >= 0:
+                self.save(trainer, module)
             exception.batch = self.saved if self.saved > 0 else None
 
     def teardown(self, trainer: L.Trainer, module: Any, stage: str) -> None:

@@ -68,8 +68,7 @@ class CaptionerTraining(TrainingModule):
     @torch.no_grad()
     def encoded(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
         """CLAP's vectors and frames of the sounds, and its vectors of their captions."""
-        wave = normalise_peak(batch.wave)
-        return *sound_features(self.clap, wave), self.clap.embed_text(batch.captions)
+        return *sound_features(self.clap, normalise_peak(batch.wave)), self.clap.embed_text(batch.captions)
 
     @torch.no_grad()
     def with_more_texts(self, captions: list[str], text: Tensor, rng: Generator) -> tuple[list[str], Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,11 @@ class ClapTraining(TrainingModule):
             # contrast needs every other sound of the batches of all processes
             every: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(every, (captions, ids))
-            captions, ids = ([key for part in every for key in part[i]] for i in (0, 1))
+            captions, ids = (list(chain.from_iterable(part)) for part in zip(*every, strict=True))
             gathered: list[Any] = [self.all_gather(part, sync_grads=True) for part in (text, audio)]
             text, audio = (part.flatten(0, 1) for part in gathered)
-        same = torch.tensor([[a == b for b in captions] for a in captions], device=text.device)
+        which = torch.tensor([*map(captions.index, captions)], device=text.device)
+        same = which == which[:, None]
         terms = {"contrast": info_nce(text, audio, self.log_scale.exp().clamp(max=100), same=same)}
         for name, features, keys in (("audio", audio, ids), ("text", text, captions)):
             if name in self.teachers.maps:

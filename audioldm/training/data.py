@@ -8,6 +8,7 @@ from itertools import chain, count
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -43,13 +44,8 @@ class Draws(Sampler[list[tuple[int, int]]]):
     ) -> None:
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
-        self.size, self.batch_size, self.place, self.seed, self.weights = (
-            size,
-            batch_size,
-            place,
-            seed,
-            weights,
-        )
+        self.size, self.batch_size, self.place = size, batch_size, place
+        self.seed, self.weights = seed, weights
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rank, total = self.place.rank, self.batch_size * self.place.world
@@ -163,6 +159,10 @@ def from_synthetic(
     return DataModule(train, val, seed=seed, **settings)
 
 
+def held_out(rows: Sequence[Row], spec: AudioSpec, seconds: Any, seed: int) -> AudioText | None:
+    return AudioText(rows, spec, seconds, seed=seed, captions="first") if rows else None
+
+
 def from_manifests(
     spec: AudioSpec, *, manifests: Sequence[str], seconds: float = 0.0, buckets: Sequence[float] | None = None,
     seconds_a_batch: float = 0.0, weights: Mapping[str, float] | None = None, seed: int = 0, **settings: Any,
@@ -178,10 +178,10 @@ def from_manifests(
     train, held = ([row for row in rows if row.split == split] for split in ("train", "val"))
     levels, lengths = settings.pop("levels", None), seconds if buckets is None else list(buckets)
     clips: Any = AudioText(train, spec, lengths, seed=seed, mixup=settings.pop("mixup", 0.0))
-    val: Any = AudioText(held, spec, lengths, seed=seed, captions="first") if held else None
+    val: Any = held_out(held, spec, lengths, seed)
     if buckets is not None:
         sizes = batch_sizes(buckets, seconds_a_batch)
-        settings["buckets"] = Buckets(clips.ids, val.ids if val else (), sizes)
+        settings["buckets"] = Buckets(clips.ids, getattr(val, "ids", ()), sizes)
     elif weights:
         settings["weights"] = row_weights(train, weights)
     if levels is not None:
@@ -202,14 +202,14 @@ def from_latents(
     train = LatentDataset(folder, **about)
     val = LatentDataset(val_folder, **about) if val_folder else None
     if seconds_a_batch is not None:
-        held, lengths = val.frames if val else [], sorted(set(train.frames))
+        held, lengths = getattr(val, "frames", []), sorted(set(train.frames))
         if extra := sorted(set(held) - set(lengths)):
             why = f"{val_folder} has windows of {extra} latent frames, {folder} has only {lengths}."
             raise AudioLDMError(why, "Encode both with the same --buckets.")
         second = lengths[-1] / read_index(folder)["seconds"]
         sizes = batch_sizes([length / second for length in lengths], seconds_a_batch)
-        ids, held_ids = ([lengths.index(length) for length in part] for part in (train.frames, held))
-        settings["buckets"] = Buckets(ids, held_ids, sizes)
+        ids, held_ids = np.searchsorted(lengths, train.frames), np.searchsorted(lengths, held)
+        settings["buckets"] = Buckets(ids.tolist(), held_ids.tolist(), sizes)
     elif weights:
         rows = [Row(str(i), ("",), source=source) for i, source in enumerate(train.sources)]
         settings["weights"] = row_weights(rows, weights)
@@ -224,8 +224,7 @@ def from_shards(
     paths = expand(shards)
     if not paths:
         raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
-    rows = read(val_manifest, split="val") if val_manifest else []
-    val = AudioText(rows, spec, seconds, seed=seed, captions="first") if rows else None
+    val = held_out(read(val_manifest, split="val") if val_manifest else [], spec, seconds, seed)
     return DataModule(partial(Shards, paths, spec, seconds, seed=seed, buffer=buffer), val, **settings)
 
 

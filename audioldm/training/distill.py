@@ -120,6 +120,19 @@ class Bank:
         return Points(*states, self.ends[step], self.condition.rows(row))
 
 
+def segments(visited: list[float], levels: list[float], everywhere: bool) -> tuple[list[int], list[float]]:
+    """Which of the teacher's levels are kept (K), and where a student of ``levels`` jumps from each (K - 1).
+
+    >>> segments([9, 6, 3, 0], [9, 3, 0], True), segments([9, 6, 3, 0], [9, 3, 0], False)
+    (([0, 1, 2, 3], [3, 3, 0]), ([0, 2, 3], [3, 0]))
+    """
+    if not set(levels) <= set(visited):
+        wrong = f"The teacher's {len(visited) - 1} steps do not visit the student's {len(levels) - 1} levels."
+        raise AudioLDMError(wrong, "Set task.trajectories.steps to a multiple of task.sampling.steps.")
+    kept = [i for i, level in enumerate(visited) if everywhere or level in levels]
+    return kept, [next(level for level in levels if level < visited[i]) for i in kept[:-1]]
+
+
 class Segments(FineTune):
     """The student crosses each segment of a guided trajectory by one step (``distill.segment``).
 
@@ -139,7 +152,7 @@ class Segments(FineTune):
         **settings: Any,
     ) -> None:  # fmt: skip
         begin = None if adapter is None else read(Path(adapter))
-        if begin is not None and not isinstance(begin, Adapter):
+        if not isinstance(begin, Adapter | None):
             raise AudioLDMError(f"adapter={adapter} is a word.", "Name a LoRA, such as turbo.safetensors.")
         super().__init__(begin=begin, **settings)
         self.teacher = AudioLDM.from_pretrained(teacher or self.model)
@@ -153,12 +166,7 @@ class Segments(FineTune):
         self.sampling = usual | (sampling or {})
         few = Sampling().merged(**self.sampling)
         self.levels_of_student = choose(GRIDS, few.grid, "grid")(self.schedule, few.steps).float()
-        levels, visited = self.levels_of_student.tolist(), self.sigmas.tolist()
-        if not set(levels) <= set(visited):
-            wrong = f"The teacher's {len(visited) - 1} steps do not visit the student's {few.steps} levels."
-            raise AudioLDMError(wrong, "Set task.trajectories.steps to a multiple of task.sampling.steps.")
-        self.kept = [i for i, level in enumerate(visited) if everywhere or level in levels]
-        ends = [next(level for level in levels if level < visited[i]) for i in self.kept[:-1]]
+        self.kept, ends = segments(self.sigmas.tolist(), self.levels_of_student.tolist(), everywhere)
         if len(self.trajectories.shares) not in (0, len(ends)):
             wrong = f"{len(self.trajectories.shares)} shares for {len(ends)} segments."
             raise AudioLDMError(wrong, "Give task.trajectories.shares one number a segment, or none.")
@@ -326,5 +334,4 @@ class Adversarial(Segments):
         self.log("val/diversity", apart[0] / apart[1], batch_size=len(batch.mean))
 
     def configure_optimizers(self) -> Any:
-        nets = self.unet, self.discriminator
-        return [self.optimise(net.parameters(), betas=(0.0, 0.99)) for net in nets]
+        return [self.optimise(net.parameters(), betas=(0.0, 0.99)) for net in (self.unet, self.discriminator)]

@@ -178,23 +178,35 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
 
     Raises AudioLDMError if there is none up to that step.
     """
-    stored = list[tuple[Path, str, int]]()
-    for path in sorted(Path(folder).glob("batch-*.safetensors")):
-        with open_tensors(path, "pt") as file:
-            names, step = {key.partition("/")[0] for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
-        stored += [(path, name, step) for name in sorted(names) if at is None or step <= at]
-    if not stored:
+    averages = [one for one in stored(Path(folder)) if at is None or one[2] <= at]
+    if not averages:
         hint = "Train with callbacks.power_ema.every=N, or choose a later step."
         raise AudioLDMError(f"{folder} holds no stored averages of such steps.", hint)
-    steps = torch.tensor([step for _, _, step in stored])
-    exponents = torch.tensor([exponent(float(name)) for _, name, _ in stored])
-    weights = coefficients(steps, exponents, at=int(steps.max()) if at is None else at, width=width)
-    total: dict[str, Tensor] = {}  # in float64; counters are those of the last one
-    for (path, name, _), weight in zip(counted(stored, "averages"), weights.tolist(), strict=True):
-        with open_tensors(path, "pt") as file:
-            for key in (key for key in file.keys() if key.startswith(f"{name}/")):  # noqa: SIM118
-                value, part = file.get_tensor(key), key.removeprefix(f"{name}/")
-                if value.is_floating_point():
-                    value = total.get(part, torch.zeros(())) + weight * value.double()
-                total[part] = value
+    _, names, steps = zip(*averages, strict=True)
+    exponents = torch.tensor([*map(exponent, map(float, names))])
+    at = max(steps) if at is None else at
+    weights = coefficients(torch.tensor(steps), exponents, at=at, width=width)
+    total: dict[str, Tensor] = {}
+    for (path, name, _), weight in zip(counted(averages, "averages"), weights.tolist(), strict=True):
+        add(total, path, f"{name}/", weight)
     return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}
+
+
+def stored(folder: Path) -> list[tuple[Path, str, int]]:
+    """The file, the width and the step of each average that PowerEma stored."""
+    averages = list[tuple[Path, str, int]]()
+    for path in sorted(folder.glob("batch-*.safetensors")):
+        with open_tensors(path, "pt") as file:
+            names, step = {key.partition("/")[0] for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
+        averages += [(path, name, step) for name in sorted(names)]
+    return averages
+
+
+def add(total: dict[str, Tensor], path: Path, prefix: str, weight: float) -> None:
+    """Onto ``total`` (float64) the tensors of ``prefix``, by ``weight``; counters stay those of the last ones."""
+    with open_tensors(path, "pt") as file:
+        for key in filter(lambda key: key.startswith(prefix), file.keys()):
+            value, part = file.get_tensor(key), key.removeprefix(prefix)
+            if value.is_floating_point():
+                value = total.get(part, torch.zeros(())) + weight * value.double()
+            total[part] = value

@@ -184,10 +184,8 @@ def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:
 
 def sequences(t5: T5TextEncoder, texts: Sequence[str]) -> list[Tensor]:
     """T5's last states (L, E) of each text; texts of one length go together, so that nothing is padded."""
-    ids, out = (
-        t5.tokenizer(list(texts), truncation=True, max_length=t5.longest).input_ids,
-        dict[int, Tensor](),
-    )
+    out: dict[int, Tensor] = {}
+    ids = t5.tokenizer(list(texts), truncation=True, max_length=t5.longest).input_ids
     for length in sorted(set(map(len, ids))):
         places = [place for place, row in enumerate(ids) if len(row) == length]
         rows = torch.tensor([ids[place] for place in places], device=t5.model.device)

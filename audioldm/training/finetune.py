@@ -207,12 +207,14 @@ class TextualInversion(OfModel):
     """
 
     def __init__(self, *, word: str, vectors: int, start: str, templates: list[str], **settings: Any) -> None:
+        if {"{}" in text for text in templates} != {True}:
+            raise AudioLDMError(f"templates={templates}.", "Write {} in each, where the word goes.")
         super().__init__(**settings)
         check_word(word)
         if self.empty_tokens is not None:
             raise AudioLDMError(f"{self.pipe.name} does not read CLAP's vector.", "Use a model that does.")
         self.word = self.prompt = word
-        self.templates = [text.format(word) for text in templates]
+        self.templates = [text.replace("{}", word) for text in templates]
         self.words = Words(word, start_rows(self.pipe.clap, start, vectors))
         self.clap = self.pipe.clap.requires_grad_(False)
         [self.rows] = attach_words(self.clap, self.words)

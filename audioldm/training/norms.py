@@ -181,28 +181,31 @@ class GroupNorm(nn.GroupNorm):
         return group_norm(self, input)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v of (B, heads, N, D); wide heads, which no flash kernel takes, by plain products."""
+    if q.shape[-1] <= WIDEST or q.shape[2] > LONGEST:
+        return nnf.scaled_dot_product_attention(q, k, v)
+    with torch.autocast(q.device.type, enabled=False):
+        return (q * scale @ k.transpose(-1, -2)).softmax(-1) @ v
+
+
 class OneProduct(AttnProcessor2_0):
-    """Self-attention whose projections are one product; wide heads, which no flash kernel takes, by plain products."""
+    """Self-attention whose projections are one product, by ``attention``."""
 
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None
     ) -> Tensor:
         parts, x = (attn.to_q, attn.to_k, attn.to_v), hidden_states
         # an adapter in a projection's place is called as it is
-        whole = encoder_hidden_states is None and attention_mask is None
-        if not whole or any(type(part) is not nn.Linear for part in parts):
+        plain = {*map(type, parts)} == {nn.Linear}
+        if not (plain and encoder_hidden_states is attention_mask is None):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
         if attn.residual_connection:
             x = group_norm(attn.group_norm, x).permute(0, 2, 3, 1).flatten(1, 2)
         bias = None if attn.to_q.bias is None else torch.cat([part.bias for part in parts])
         joined = nnf.linear(x, torch.cat([part.weight for part in parts]), bias)
         q, k, v = joined.view(*x.shape[:2], 3, attn.heads, -1).permute(2, 0, 3, 1, 4)
-        if q.shape[-1] > WIDEST and x.shape[1] <= LONGEST:
-            with torch.autocast(x.device.type, enabled=False):
-                y = (q * attn.scale @ k.transpose(-1, -2)).softmax(-1) @ v
-        else:
-            y = nnf.scaled_dot_product_attention(q, k, v)
-        y = attn.to_out[0](y.transpose(1, 2).flatten(2))
+        y = attn.to_out[0](attention(q, k, v, attn.scale).transpose(1, 2).flatten(2))
         if attn.residual_connection:
             y = y.view(len(y), *hidden_states.shape[2:], -1).permute(0, 3, 1, 2) + hidden_states
         return y
@@ -215,14 +218,12 @@ def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tenso
     bias = conv.bias if type(conv) is nn.Conv2d else None
     y = conv(y) if bias is None else product(conv, y, 1, None)
     shift = None if bias is None else bias.expand(len(x), -1)
-    if temb is not None and block.time_emb_proj is not None:
-        moved = block.time_emb_proj(temb if block.skip_time_act else nnf.silu(temb))
+    if temb is not None:
+        moved = block.time_emb_proj(nnf.silu(temb))
         shift = moved if shift is None else shift + moved
     y = block.dropout(group_norm(block.norm2, y, shift, silu=True))
     x = x if block.conv_shortcut is None else block.conv_shortcut(x)
-    if type(block.conv2) is nn.Conv2d and block.output_scale_factor == 1:
-        return convolve(block.conv2, y, x)[0]
-    return (x + block.conv2(y)) / block.output_scale_factor
+    return convolve(block.conv2, y, x)[0] if type(block.conv2) is nn.Conv2d else x + block.conv2(y)
 
 
 def swap(net: nn.Module) -> None:
@@ -234,11 +235,13 @@ def swap(net: nn.Module) -> None:
             part.__class__ = FusedUpsample
         if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(OneProduct())
-        if isinstance(part, ResnetBlock2D) and plain(part):
+        if plain(part):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]
 
 
-def plain(block: ResnetBlock2D) -> bool:
+def plain(part: nn.Module) -> bool:
     """Whether it is a block that ``resnet`` computes."""
-    sized = block.upsample is None and block.downsample is None
-    return sized and block.time_embedding_norm == "default" and isinstance(block.nonlinearity, nn.SiLU)
+    if not isinstance(part, ResnetBlock2D) or not isinstance(part.nonlinearity, nn.SiLU):
+        return False
+    usual = (part.time_embedding_norm, part.output_scale_factor, part.skip_time_act) == ("default", 1, False)
+    return usual and part.upsample is part.downsample is None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -42,11 +43,11 @@ def adamw(
 
     ``capturable`` keeps rate and step number on the GPU, where a CUDA graph can read them.
     """
-    trained = [p for p in parameters if p.requires_grad]
+    trained = [*filter(attrgetter("requires_grad"), parameters)]
     device = trained[0].device
     on_gpu = capturable and device.type == "cuda"
     # one pass over each tensor instead of a dozen; a net that is split over CPUs has no such kernel
-    fused = device.type == "cuda" or (device.type == "cpu" and all(local(p) is p for p in trained))
+    fused = device.type == "cuda" or all(local(p) is p for p in trained)
     groups: list[dict[str, Any]] = []
     for is_matrix, each in ((True, decay), (False, 0.0)):
         if params := [p for p in trained if (p.dim() > 1) == is_matrix]:

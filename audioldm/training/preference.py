@@ -48,13 +48,12 @@ class Preference(FineTune):
         self, *, method: str = "expert", captions: int = 128, clips: int = 10, keep: float = 0.1, real: float = 0.5,
         beta: float = 2000.0, **settings: Any,
     ) -> None:  # fmt: skip
+        if method not in ("expert", "dpo") or clips < 2:
+            raise AudioLDMError(f"method={method}, clips={clips}.", "Use expert or dpo, and 2 or more clips.")
         super().__init__(**settings)
         if self.empty_tokens is not None:
-            raise AudioLDMError(
-                f"{self.pipe.name} is conditioned on tokens.", "Use a model of a CLAP vector."
-            )
-        if method not in ("expert", "dpo"):
-            raise AudioLDMError(f"method={method!r} is unknown.", "Use expert or dpo.")
+            why = f"{self.pipe.name} is conditioned on tokens."
+            raise AudioLDMError(why, "Use a model of a CLAP vector.")
         self.method, self.real, self.beta = method, real, beta
         self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}

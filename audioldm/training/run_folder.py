@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 from filelock import BaseFileLock, FileLock, Timeout
@@ -146,21 +147,18 @@ class RunFolder(L.Callback):
         settings, begun = self.folder / "config.yaml", self.folder / "provenance.json"
         about = provenance(self.recipe, yaml.safe_load(self.config)["data"])
         if (last := last_good(self.folder / "checkpoints")) is not None:
-            before = (
-                settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
-            )
-            if not goes_on(before, self.config):
-                hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
-                raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
-            if begun.is_file():
-                about = self.resumed(read_provenance(begun), about)
+            about = self.resumed(settings, begun, about)
             self.report(f"resuming {last}")
         write_text(settings, self.config)
         write_text(self.folder / "overrides.txt", "\n".join(self.overrides))
         write_text(begun, json.dumps(about, indent=1))
 
-    def resumed(self, first: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-        """The provenance of a run that goes on.   Raises AudioLDMError where its data changed."""
+    def resumed(self, settings: Path, begun: Path, about: dict[str, Any]) -> dict[str, Any]:
+        """The provenance of a run that goes on.   Raises AudioLDMError where its settings or its data changed."""
+        if settings.is_file() and not goes_on(settings.read_text("utf-8", "replace"), self.config):
+            hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
+            raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
+        first = read_provenance(begun) if begun.is_file() else {}
         now, before = about["data"], first.get("data", {})
         if changed := sorted(name for name in before if now.get(name, before[name]) != before[name]):
             wrong = f"{', '.join(changed)} changed since {self.folder} began."
@@ -205,8 +203,8 @@ def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """
     hashes = {}
     for key in SOURCES:
-        places = data.get(key) or []
-        for name in expand([places] if isinstance(places, str) else [str(place) for place in places]):
+        # one or several
+        for name in expand([*map(str, np.ravel(data.get(key) or []))]):
             index, digest = Path(name) / "index.json", hashlib.sha256()
             inside = [index] if index.is_file() else sorted([Path(name), *Path(name).rglob("*")])
             for file in filter(Path.is_file, inside):

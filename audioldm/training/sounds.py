@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 from audioldm.batch import LatentBatch
 from audioldm.datasets.check import NOTES, check
@@ -44,21 +45,27 @@ def from_sounds(
     # whole latent frames that the U-Net can halve
     frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
     cuts = Cuts(frames * pipe.spec.seconds_per_latent, speed=speed, seed=seed)
-    # by the hash of their bytes, so that copies stay together; of fewer than five clips none
-    groups, gpu = sorted({row.group for row in rows}), accelerator != "cpu" and torch.cuda.is_available()
-    count = max(1, round(val_share * len(groups))) if val_share > 0 and len(groups) >= 5 else 0
-    held = {row.path for row in rows if row.group in groups[:count]}
     if bare := sum(row.captions == ("",) for row in rows):
         note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
-    if val_share > 0 and not held:
-        note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
-        warnings.warn(note, AudioLDMWarning, stacklevel=2)
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = pipe, cuts, Path(cache), torch.device("cuda" if gpu else "cpu")
-    train = stored([row for row in rows if row.path not in held], windows, *encoder)
+    rest, held = split(rows, val_share)
+    train = stored(rest, windows, *encoder)
     # one window of each is enough to compare by
-    val = stored([row for row in rows if row.path in held], 1, *encoder) if held else None
+    val = stored(held, 1, *encoder) if held else None
     return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
+
+
+def split(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
+    """Those to train on and a ``share`` that is held out, by the hash of their bytes, so that copies stay together."""
+    groups = sorted({row.group for row in rows})
+    if share > 0 and len(groups) < 5:
+        note = f"{len(rows)} clips are too few to hold one out: nothing will warn of overfitting."
+        warnings.warn(note, AudioLDMWarning, stacklevel=3)
+        share = 0
+    held = groups[: max(1, round(share * len(groups))) if share > 0 else 0]
+    return [row for row in rows if row.group not in held], [row for row in rows if row.group in held]
 
 
 class Listed(list[LatentBatch]):
@@ -81,13 +88,8 @@ def from_prompts(
     if accelerator != "cpu" and torch.cuda.is_available():
         pipe.to("cuda", mode="fast")
     zeros = torch.zeros(pipe.spec.latent_shape(seconds or pipe.defaults.seconds, multiple_of(pipe.unet)))
-    each, items = list(dict.fromkeys(texts)), dict[str, LatentBatch]()
-    for part in counted([each[i : i + TEXTS] for i in range(0, len(each), TEXTS)], "prompts", len):
-        with torch.no_grad():
-            condition = pipe.encode_text(part).to("cpu")
-        for i, text in enumerate(part):
-            film, tokens = vector_and_tokens(condition.rows(slice(i, i + 1)))
-            items[text] = LatentBatch(zeros, zeros, film, film, tokens=tokens)
+    each = list(dict.fromkeys(texts))
+    items = dict(zip(each, prompt_items(pipe, each, zeros), strict=True))
     order = torch.randperm(len(each), generator=torch.Generator().manual_seed(seed)).tolist()
     held = {each[i] for i in order[: round(val_share * len(each))]}
     train = Listed([items[text] for text in texts if text not in held])
@@ -95,18 +97,27 @@ def from_prompts(
     return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
 
 
+@torch.no_grad()
+def prompt_items(pipe: AudioLDM, texts: list[str], zeros: Tensor) -> Iterator[LatentBatch]:
+    for part in counted([texts[i : i + TEXTS] for i in range(0, len(texts), TEXTS)], "prompts", len):
+        condition = pipe.encode_text(part).to("cpu")
+        for i in range(len(part)):
+            film, tokens = vector_and_tokens(condition.rows(slice(i, i + 1)))
+            yield LatentBatch(zeros, zeros, film, film, tokens=tokens)
+
+
 def sound_rows(folder: str, prompt: str | None) -> list[Row]:
     """The clips of a folder, those without a caption with "".   AudioLDMError names what is broken or silent."""
-    findings: list[Finding] = []
-    rows = rows_of(folder, findings=findings)
-    texts = [(prompt,) if prompt else row.captions or ("?",) for row in rows]
-    each = [replace(row, split="train", captions=text) for row, text in zip(rows, texts, strict=True)]
-    report = check(each, workers=min(os.cpu_count() or 1, len(each) // 250))
+    findings, rows = list[Finding](), list[Row]()
+    none: tuple[str, ...] = ("?",)  # a check refuses a clip without a caption
+    for row in rows_of(folder, findings=findings):
+        rows.append(replace(row, split="train", captions=(prompt,) if prompt else row.captions or none))
+    report = check(rows, workers=min(os.cpu_count() or 1, len(rows) // 250))
     wrong = [one for one in (*findings, *report.findings) if one.kind not in NOTES]
     if wrong:
-        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        more = f", and {len(wrong) - 1} more" * (len(wrong) > 1)
         raise AudioLDMError(f"{folder}: {wrong[0]}{more}.", "Take such files out, or mend them.")
-    return [replace(row, captions=("",)) if row.captions == ("?",) else row for row in report.rows]
+    return [replace(row, captions={none: ("",)}.get(row.captions, row.captions)) for row in report.rows]
 
 
 def stored(
@@ -130,13 +141,13 @@ def encode(
 ) -> Iterator[Encoded]:
     """The latents after the first ``skip``, with what CLAP says of each sound and of its caption."""
     texts = lambda each: [vector_and_tokens(pipe.encode_text([text]).to("cpu")) for text in each]  # noqa: E731
-    nets, gpu = Nets(pipe.vae.to(device), pipe.clap.to(device), pipe.spec, texts), device.type == "cuda"
+    nets = Nets(pipe.vae.to(device), pipe.clap.to(device), pipe.spec, texts)
+    batch_size, workers = (GPU_BATCH, os.cpu_count() or 1) if device.type == "cuda" else (1, 0)
     if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
         wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
         raise AudioLDMError(wrong, "Write one beside it (.txt).")
     sources = [Source.of(rows, pipe.spec, cuts)]
-    todo = jobs(sources, [count])[skip:]
-    windows = Windows(sources, todo, pipe.spec, cuts, batch_size=GPU_BATCH if gpu else 1)
-    yield from encoded(windows, nets, workers=(os.cpu_count() or 1) if gpu else 0)
+    windows = Windows(sources, jobs(sources, [count])[skip:], pipe.spec, cuts, batch_size=batch_size)
+    yield from encoded(windows, nets, workers=workers)
     for net in (pipe.vae, pipe.clap):
         net.to("cpu")

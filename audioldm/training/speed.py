@@ -91,11 +91,10 @@ class RecordedStep:
 
     def __call__(self, *inputs: Any, **options: Any) -> Terms:
         leaves, spec = tree_flatten((inputs, options))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = [*filter(torch.is_tensor, leaves)]
         if tensors[0].device.type != "cuda":
             return self.step(*inputs, **options)
-        forms = ((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        key = (repr(spec), *forms)
+        key = (repr(spec), *((getattr(leaf, "shape", leaf), getattr(leaf, "dtype", None)) for leaf in leaves))
         self.calls[key] = self.calls.get(key, 0) + 1
         if self.calls[key] <= self.warm:
             return self.aside(inputs, options)

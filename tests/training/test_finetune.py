@@ -143,8 +143,16 @@ def test_mistakes_in_a_recipe_are_one_line(settings):
     ):
         with pytest.raises(AudioLDMError, match=words):
             recipes.build(recipes.load("personal/lora", [*settings, override]))
-    with pytest.raises(AudioLDMError, match="word='mine' is no placeholder"):
-        recipes.build(recipes.load("personal/textual_inversion", [*settings, "task.word=mine"]))
+    for override, words in (
+        ("task.word=mine", "word='mine' is no placeholder"),
+        ("task.templates=[a sound]", "Write {} in each"),
+        ("task.templates=[]", "Write {} in each"),
+    ):
+        with pytest.raises(AudioLDMError, match=words):
+            recipes.build(recipes.load("personal/textual_inversion", [*settings, override]))
+    for override in ("task.clips=1", "task.keep=0", "task.keep=1"):
+        with pytest.raises(AudioLDMError, match=override.removeprefix("task.")):
+            recipes.build(recipes.load("preference/expert", [override]))
 
 
 def test_a_run_does_not_go_on_with_other_sounds(settings, command, sounds, tmp_path, capsys):

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from audioldm import recipes
 from audioldm.cli.app import run as command_line
+from audioldm.training import callbacks
 from audioldm.training.callbacks import read_metrics
 
 SETTINGS = [
@@ -90,8 +91,11 @@ def test_a_stopped_training_has_saved_its_state_and_does_not_look_like_a_success
     assert not list(run.rglob("*.part")) and not (run / "model").exists()
 
 
-def test_a_second_signal_gives_a_long_step_up(tmp_path):
-    """A first batch of many seconds: there is no state to save, and who asks twice does not wait for its end."""
+@pytest.mark.parametrize("grace", [1.0, 600.0], ids=["grace", "second signal"])
+def test_a_step_that_takes_too_long_is_given_up(grace, tmp_path, monkeypatch):
+    """A first batch of many seconds: there is no state to save; who asks twice waits less."""
+    assert callbacks.GRACE < 10
+    monkeypatch.setattr(callbacks, "GRACE", grace)  # forks have it
     run = tmp_path / "run"
     training = Training(run, "seconds=40", "batch_size=16")
     while not (run / "config.yaml").exists():
@@ -99,9 +103,10 @@ def test_a_second_signal_gives_a_long_step_up(tmp_path):
         time.sleep(0.05)
     time.sleep(2)  # into the batch
     begin = time.monotonic()
-    while training.process.is_alive() and time.monotonic() - begin < 60:
-        training.send(signal.SIGTERM)
+    training.send(signal.SIGTERM)
+    while grace > 10 and training.process.is_alive() and time.monotonic() - begin < 60:
         time.sleep(0.5)
+        training.send(signal.SIGTERM)
     code, stderr = training.end()
     assert code == 143 and time.monotonic() - begin < 30
     assert "tiny/vae was stopped by SIGTERM; its run had no state to save yet." in stderr
