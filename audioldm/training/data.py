@@ -34,14 +34,9 @@ class Draws(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        place: Place = BEGIN,
+        self, size: int, batch_size: int, *, seed: int = 0, place: Place = BEGIN,
         weights: Tensor | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if size < 1:
             raise AudioLDMError("There are no rows to train on.", "Check the data set and its splits.")
         self.size, self.batch_size, self.place = size, batch_size, place

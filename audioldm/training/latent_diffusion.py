@@ -15,12 +15,10 @@ from audioldm.errors import AudioLDMError
 from audioldm.nets.unet import NetCall, net_call, with_variance
 from audioldm.training.module import Terms, TrainingModule
 
-Trained = Literal["eps", "v", "x0", "flow"]
-"""what a U-Net can be trained to predict"""
+Trained = Literal["eps", "v", "x0", "flow"]  # what a U-Net can be trained to predict
 Streams = tuple[int, int, int]
 """of two token sequences that lie one behind the other: the first one's length, and the width of each"""
-SAMPLE = 256
-"""windows whose median facts are the usual ones"""
+SAMPLE = 256  # windows whose median facts are the usual ones
 Draws = tuple[Tensor, Tensor, Tensor, Condition]
 """latents z (B, C, T, F), timesteps t (B,), noise (B, C, T, F), condition"""
 

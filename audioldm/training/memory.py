@@ -54,9 +54,8 @@ def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
     film = None if width is None else torch.empty(1, width, **like)
     tokens = torch.empty(1, 16, context, **like) if isinstance(context, int) else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        net_call(unet.train())(
-            torch.empty(1, *shape, **like), torch.zeros(1, device="meta"), Condition(film, tokens)
-        )
+        x, t = torch.empty(1, *shape, **like), torch.zeros(1, device="meta")
+        net_call(unet.train())(x, t, Condition(film, tokens))
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -91,11 +90,8 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     trainer |= {"max_epochs": 1, "limit_train_batches": 2 * module.accumulate, "limit_val_batches": 0}
     trainer |= {"benchmark": False, "barebones": True, "use_distributed_sampler": False}
     try:
-        average = [
-            value.to("cuda", copy=True)
-            for value in module.parameters()
-            if trainer.get("accelerator") == "gpu"
-        ]
+        gpu = trainer.get("accelerator") == "gpu"
+        average = [value.to("cuda", copy=True) for value in module.parameters() if gpu]
         with torch.compiler.set_stance("force_eager"):
             L.Trainer(**trainer).fit(module, data)
         del average
@@ -109,8 +105,7 @@ def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
     return True
 
 
-EXPERIMENT: list[Any] = []
-"""in a process of trials: the experiment, built once"""
+EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 
 
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> bool:

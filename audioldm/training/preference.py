@@ -21,11 +21,9 @@ from audioldm.pipeline.run import silent
 from audioldm.training.finetune import FineTune, kept
 from audioldm.training.module import Terms
 
-CUT_OFF = 1e-4
-"""Share of samples at full scale or beyond from which on a clip counts as clipped."""
+CUT_OFF = 1e-4  # share of samples at full scale or beyond from which on a clip counts as clipped
 REFUSED = -1.0
-DRAWN = 32
-"""clips that are drawn at once"""
+DRAWN = 32  # clips that are drawn at once
 
 
 def reward(parts: Components, waves: Tensor, vectors: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ from audioldm.training.data import DataModule
 from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, encoded, jobs
 from audioldm.training.finetune import vector_and_tokens
 
-TEXTS = 256
-"""prompts that are read at once"""
+TEXTS = 256  # prompts that are read at once
 
 
 def from_sounds(
