@@ -93,6 +93,16 @@ def test_what_is_alike_goes_together_in_order_and_what_is_not_waits_its_turn(hel
     assert groups == [["a", "c", "d"], ["b"], ["e"]]
 
 
+def test_what_is_refused_stops_the_jobs_submitted_before_it(held):
+    jobs, go, _ = held
+    seen = [jobs.submit(Job(lambda items, on_step: items, i)) for i in range(4)]
+    submit = lambda: seen.append(jobs.submit(Job(lambda items, on_step: items, "take"))) or seen[-1]  # noqa: E731
+    with pytest.raises(BusyError, match="5 requests wait"):
+        list(watch([submit, submit]))
+    assert [job.stopping.is_set() for job in seen] == [False] * 4 + [True]
+    go.set()
+
+
 def test_a_full_queue_refuses_and_a_stopped_job_gives_its_place(held):
     jobs, *_ = held
     waiting = [jobs.submit(Job(lambda items, on_step: items, i)) for i in range(5)]
