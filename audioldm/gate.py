@@ -22,9 +22,9 @@ HEADERS = {
 OPEN = ("/health", "/docs", "/openapi.json")  # Paths that need no token
 
 
-def is_local(host: str) -> bool:
+def is_local(host: str | None) -> bool:
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        return host == "localhost" or ip_address(str(host)).is_loopback
     except ValueError:
         return False
 
@@ -65,9 +65,9 @@ class Gate:
 
     def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered: a name that was rebound to this machine, another site, no token, its size."""
-        host, name = headers.get("host", ""), ""
+        host, name = headers.get("host", ""), None
         with suppress(ValueError):  # what is no name at all
-            name = urlsplit(f"//{host}").hostname or ""
+            name = urlsplit(f"//{host}").hostname
         if not (self.rebound or self.is_own(name)):
             return 421, "This server does not answer to that name."
         if headers.get("origin", f"://{host}").partition("://")[2] != host:
@@ -78,12 +78,12 @@ class Gate:
             return 401, "Send the server's token as Authorization: Bearer TOKEN."
         return None if self.most is None else too_long(headers, self.most)
 
-    def is_own(self, name: str) -> bool:
+    def is_own(self, name: str | None) -> bool:
         """Whether ``name`` is one that this server listens at: no foreign name can be rebound to it."""
         if is_local(self.host):
             return is_local(name)
         try:
-            return bool(ip_address(name))
+            return bool(ip_address(str(name)))
         except ValueError:
             return name in {self.host, "localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
 

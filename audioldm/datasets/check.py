@@ -183,11 +183,7 @@ def check(rows: Sequence[Row], *, workers: int = 0) -> Report:
 def each(
     work: Callable[[Row], Result], rows: Sequence[Row], *, processes: int = 0
 ) -> Iterator[Result | Finding]:
-    """``work`` on every row, in order; 0 ``processes`` work here.
-
-    Where it raises, or ends its process, a Finding takes the place of the result.  Processes are spawned: a forked
-    torch may wait for threads that it lost.
-    """
+    """``work`` on every row, in order, here or in ``processes``; a Finding for a row where it raises or ends one."""
     guarded = partial(attempt, work)
     if processes < 1:
         yield from map(guarded, rows)
@@ -222,7 +218,7 @@ def attempt(work: Callable[[Row], Result], row: Row) -> Result | Finding:
 
 
 def spawned(processes: int) -> ProcessPoolExecutor:
-    """A pool of new processes, which end with this one however it ends."""
+    """A pool of new processes (forked, torch may wait for threads it lost), which end with this one however it ends."""
     return ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 

@@ -289,5 +289,5 @@ def test_tables_and_names(tmp_path: Path):
         published.audiocaps(tmp_path)
     sounds(tmp_path, "deep/b.wav")
     known = Sounds(tmp_path)
-    assert known.find("none", "b") == tmp_path / "deep/b.wav"
+    assert known.place("none", "b") == str(tmp_path / "deep/b.wav")
     assert known.place("none.wav") == str(tmp_path / "none.wav")

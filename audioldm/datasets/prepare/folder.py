@@ -57,19 +57,24 @@ def folder(
 def metadata(place: Path, findings: Findings) -> Path | None:
     """The one table about a folder's sounds: by its name, else by its columns.   Raises AudioLDMError for two."""
     listed = [place / name for name in METADATA if (place / name).is_file()]
-    others = [] if listed else sorted(place.iterdir())
-    for path in (path for path in others if path.suffix.lower() in tables.TABLES and path.is_file()):
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                head = set(map(column_name, tables.read_table(path).columns))
-        except AudioLDMError as error:
-            note(findings, path, error.message)
-            continue
-        listed += [path] if head & {*FILE_COLUMNS} and head & {*CAPTION_COLUMNS} else []
+    listed = listed or [path for path in sorted(place.iterdir()) if is_about_sounds(path, findings)]
     if len(listed) > 1:
         hint = "Keep one of them, or name one: `audioldm data prepare table`."
         raise AudioLDMError(f"{place} has both {' and '.join(path.name for path in listed)}.", hint)
     return listed[0] if listed else None
+
+
+def is_about_sounds(path: Path, findings: Findings) -> bool:
+    """Whether a file is a table that names files and captions; one that cannot be read is noted."""
+    if path.suffix.lower() not in tables.TABLES or not path.is_file():
+        return False
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            head = set(map(column_name, tables.read_table(path).columns))
+    except AudioLDMError as error:
+        note(findings, path, error.message)
+        return False
+    return not (head.isdisjoint(FILE_COLUMNS) or head.isdisjoint(CAPTION_COLUMNS))
 
 
 def ending(path: Path) -> str:

@@ -282,10 +282,7 @@ def fsd50k(folder: AnyPath, *, findings: Findings = None) -> list[Row]:
 def audioset(
     folder: AnyPath, *, audio: AnyPath | None = None, val: float = 0.02, findings: Findings = None
 ) -> list[Row]:
-    """AudioSet: class names become captions (*_segments.csv, class_labels_indices.csv; Gemmeke et al. 2017).
-
-    Only clips whose sound is there are listed: hardly anyone has all two million.
-    """
+    """Clips of AudioSet that are there, by class (*_segments.csv, class_labels_indices.csv; Gemmeke et al. 2017)."""
     classes = table(Path(folder) / "class_labels_indices.csv", ("mid", "display_name"), findings)
     names = {record.cells["mid"]: words(record.cells["display_name"]) for record in classes}
     sounds, out = Sounds(audio or folder), list[Row]()

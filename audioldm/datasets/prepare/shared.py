@@ -114,13 +114,11 @@ class Sounds:
                 for name in (path.name, path.stem):
                     self.by_name.setdefault(unicodedata.normalize("NFC", name), path)
 
-    def find(self, *names: str) -> Path | None:
-        forms = (unicodedata.normalize("NFC", name) for name in names)
-        return next(filter(None, map(self.by_name.get, forms)), None)
-
     def place(self, *names: str) -> str:
-        """As ``find``, or where it should have been: the check then names it as missing."""
-        return str(self.find(*names) or inside(self.folders[0], names[0]))
+        """The file of the first name that is there, or where it should be: the check then names it as missing."""
+        forms = (unicodedata.normalize("NFC", name) for name in names)
+        hits = filter(None, map(self.by_name.get, forms))
+        return str(next(hits, None) or inside(self.folders[0], names[0]))
 
 
 def licence(url: str) -> str:
