@@ -61,7 +61,7 @@ app = click.version_option(audioldm.__version__, prog_name="audioldm", message="
 def run(arguments: list[str], commands: click.Command = app) -> int:
     """Run one command line and return its exit code; a mistake or a fault becomes one line on stderr."""
     debug = "--debug" in arguments
-    arguments = [word for word in arguments if word != "--debug"]
+    arguments = list(filter("--debug".__ne__, arguments))
     try:
         with warned():
             code = commands.main(args=arguments, prog_name="audioldm", standalone_mode=False)
@@ -69,8 +69,8 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
         return say_usage(error, arguments)
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except SystemExit as error:  # of a library
-        code = error.code if isinstance(error.code, int | None) else say_error(RuntimeError(error.code))
+    except SystemExit as error:
+        code = code_of(error)
     except BaseException as error:  # a panic of a library in Rust is no Exception
         if debug:
             raise
@@ -78,6 +78,11 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
     if code == 130:
         say("interrupted; every file already reported is complete.")
     return code if isinstance(code, int) else 0
+
+
+def code_of(error: SystemExit) -> int | None:
+    """That of a library's exit, which may be a message."""
+    return error.code if isinstance(error.code, int | None) else say_error(RuntimeError(error.code))
 
 
 def say_error(error: BaseException) -> int:
@@ -93,7 +98,7 @@ def say_error(error: BaseException) -> int:
     kind = type(error).__name__
     reason = next(iter(str(error).strip().splitlines()), kind)
     if isinstance(error, OSError):
-        say(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or reason}.")
+        say(f"{': '.join(map(str, filter(None, (error.filename, error.strerror or reason))))}.")
     elif memory is not None:
         say(f"the memory is full ({reason[:160]}). Ask for less at once, or free some.")
     else:

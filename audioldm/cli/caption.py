@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from pathlib import Path
 
 from audioldm.cli.console import printable, progress, say, show_json, waiting, would
@@ -81,16 +80,17 @@ class Caption(Force, DryRun, AsJson, Command):
         with waiting("describing"):
             for path in counted(self.files, "files"):
                 try:
-                    results[str(path)] = caption = captioning.of_file(path)
+                    caption = captioning.of_file(path)
                 except AudioLDMError as error:
                     say(str(error))
                     continue
+                results[str(path)] = {"file": str(path), **vars(caption)}
                 if not self.as_json:
                     print(f"{printable(str(path))}\t{caption.text}\t{caption.match:.2f}", flush=True)
         if self.as_json:
-            show_json([{"file": file, **vars(caption)} for file, caption in results.items()])
+            show_json([*results.values()])
         if self.csv is not None:
-            rows = ([file, *astuple(caption)] for file, caption in results.items())
+            rows = ([*result.values()] for result in results.values())
             write_text(self.csv, csv_text(["file", "text", "match", "start"], rows))
         if failures := len(self.files) - len(results):
             what = f"{failures} of {len(self.files)} files have no caption."

@@ -8,12 +8,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from audioldm import tables
 from audioldm.cli.options import groups, leaves
+from audioldm.cli.options.groups import Output, Prompts
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError
 from audioldm.paths import inside, sha256
@@ -25,9 +26,8 @@ with later():
 
 USE = 'Give one in quotes, for example "a dog barking", or use --prompts FILE.'
 SETTINGS = ("seconds", "steps", "guidance", "negative")
-PARTS = (groups.Prompts, groups.Sampling, groups.Guidance)
-NUMBERS = {leaf.name: leaf for part in PARTS for leaf in leaves(part) if leaf.within}
-"""the options that are numbers, each with its range"""
+PARTS = (Prompts, groups.Sampling, groups.Guidance)
+NUMBERS = {leaf.name: leaf for part in PARTS for leaf in leaves(part) if leaf.within}  # each with its range
 COLUMNS = ("prompt", "seed", *SETTINGS, "audio_prompt", "out")
 
 
@@ -41,6 +41,13 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     audio_prompt: groups.AudioPrompt | None = None
     out: str | None = None
+
+    def words(self, title: str) -> tuple[str, str]:
+        """What its clips are named after, and what marks them as like a sound; ``title`` stands for no prompt."""
+        if self.audio_prompt is None:
+            return self.prompt or title, ""
+        sound = self.audio_prompt[0].stem
+        return (self.prompt, f"like_{plain(sound, 24)}") if self.prompt else (f"audio prompt {sound}", "")
 
 
 def read_rows(prompt: str | None, file: str | None) -> list[Row]:
@@ -74,15 +81,14 @@ def kind_of(text: str) -> str:
     return ".jsonl" if first.lstrip().startswith("{") else ".csv" if is_table else ".txt"
 
 
-def read_table(text: str, path: Path, kind: str) -> list[Row]:
-    lines = tables.lines(text)
-    if kind == ".txt":
-        filled = tables.filled(lines, path)
-        records = [tables.Record(f"{path}:{number}", {"prompt": line}) for number, line in filled]
-        table = tables.Table(["prompt"], records)
-    else:
-        table = tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
-    names = table.columns
+def table_of(path: Path, lines: list[str], kind: str) -> tables.Table:
+    if kind != ".txt":
+        return tables.json_lines(path, lines) if kind == ".jsonl" else tables.separated(path, lines, ())
+    filled = tables.filled(lines, path)
+    return tables.Table(["prompt"], [tables.Record(f"{path}:{n}", {"prompt": line}) for n, line in filled])
+
+
+def check_columns(names: list[str], path: Path) -> None:
     if unknown := [name for name in names if name not in (*COLUMNS, "caption")]:
         known = f"Known: {', '.join(COLUMNS)} (or caption for prompt)."
         raise AudioLDMError(f"{path}: column {', '.join(map(repr, unknown))} is unknown.", known)
@@ -90,6 +96,11 @@ def read_table(text: str, path: Path, kind: str) -> list[Row]:
         raise AudioLDMError(f"{path}: columns {names} name one thing twice.", "Leave one out.")
     if names and not {"prompt", "caption", "audio_prompt"} & set(names):
         raise AudioLDMError(f"{path}: columns {names} have no prompt.", "Name one of them prompt.")
+
+
+def read_table(text: str, path: Path, kind: str) -> list[Row]:
+    table = table_of(path, tables.lines(text), kind)
+    check_columns(table.columns, path)
     rows, errors = list[Row](), [AudioLDMError(f"{omission}.", "Mend the row.") for omission in table.omitted]
     for record in table.records:
         try:
@@ -144,7 +155,7 @@ class Clip:
     audio_prompt: groups.AudioPrompt | None = None
     share: float = 0.0  # how far it is on the way to a second prompt
 
-    def files(self, output: groups.Output) -> dict[str, Path]:
+    def files(self, output: Output) -> dict[str, Path]:
         """Where it goes: its audio, figure and sidecar; without a figure where none is drawn."""
         kinds = {"audio": suffix_of(self.audio_format), "figure": "png", "sidecar": "json"}
         stem = output.folder / self.stem
@@ -171,9 +182,7 @@ def stem_of(text: str, seed: int, *marks: str) -> str:
     return f"{name or 'clip'}_seed{seed}"
 
 
-def plan(
-    rows: Sequence[Row], prompts: groups.Prompts, output: groups.Output, *, title: str = ""
-) -> list[list[Clip]]:
+def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = "") -> list[list[Clip]]:
     """The clips to make, each as its candidates; the one at place i of all prompts times -n has seed SEED + i.
 
     ``title`` is what they are named after where they have no prompt.   Raises AudioLDMError where a name lies
@@ -184,11 +193,7 @@ def plan(
     for share, (place, (row, take)) in product(shares, enumerate(product(rows, range(prompts.n)))):
         mark = "" if prompts.interpolate_to is None else f"to_{plain(other, 24)}_{share:g}"
         begin, number = (prompts.seed, place) if row.seed is None else (row.seed, take)
-        text, like = row.prompt or title, ""
-        if row.audio_prompt is not None:
-            sound = row.audio_prompt[0].stem
-            like = f"like_{plain(sound, 24)}" if row.prompt else ""
-            text = row.prompt or f"audio prompt {sound}"
+        text, like = row.words(title)
         clips.append([])
         for seed in range(first := begin + number * prompts.rerank, first + prompts.rerank):
             name, audio_format = file_of(row.out, stem_of(text, seed, like, mark), output)
@@ -200,7 +205,7 @@ def plan(
     return clips
 
 
-def file_of(out: str | None, stem: str, output: groups.Output) -> tuple[str, str]:
+def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
     """A clip's name without ending and its format, of a table's ``out``, else of --out if it is a file, or ``stem``.
 
     The ending chooses the format where nothing else does.
@@ -213,23 +218,23 @@ def file_of(out: str | None, stem: str, output: groups.Output) -> tuple[str, str
     return (place.with_suffix("") if ending else place).as_posix(), audio_format
 
 
-def check_outputs(clips: Sequence[list[Clip]], output: groups.Output) -> None:
+def check_outputs(clips: Sequence[list[Clip]], output: Output) -> None:
     """Raise AudioLDMError unless each clip has files of its own, which can be written."""
     if output.is_file and len(clips) > 1:
         what = f"out={output.out} is one file, but {len(clips)} clips are to be made."
         raise AudioLDMError(what, "Name a folder.")
-    names: dict[str, Clip] = {}
-    for clip in chain.from_iterable({clip.stem: clip for clip in group}.values() for group in clips):
-        if clip.stem in names:
-            what = f"Two clips would be {clip.stem}: {names[clip.stem].prompt!r} and {clip.prompt!r}."
-            raise AudioLDMError(what, "Give them other seeds, or names in a column out.")
-        names[clip.stem] = clip
-        if clip.audio_format == "m4a" and shutil.which("ffmpeg") is None:
-            raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
+    owners: dict[str, list[Clip]] = {}
+    for candidates in clips:
+        for clip in candidates:
+            if (other := owners.setdefault(clip.stem, candidates)) is not candidates:
+                what = f"Two clips would be {clip.stem}: {other[0].prompt!r} and {clip.prompt!r}."
+                raise AudioLDMError(what, "Give them other seeds, or names in a column out.")
+            if clip.audio_format == "m4a" and shutil.which("ffmpeg") is None:
+                raise AudioLDMError("format=m4a needs ffmpeg, which is not here.", "Or use --format ogg.")
     outputs.check_writable(output.folder)
 
 
-def is_finished(clip: Clip, output: groups.Output, options: dict[str, Any]) -> bool:
+def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
     """Whether a clip is there whole, as its sidecar describes it.
 
     Raises AudioLDMError where it is whole but was made with other settings, unless --force may overwrite it.
@@ -241,10 +246,12 @@ def is_finished(clip: Clip, output: groups.Output, options: dict[str, Any]) -> b
         before = {"prompt": record["prompt"], "seed": record["seed"], **record["options"]}
     except (AudioLDMError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+    if not whole:
+        return False
     now = {"prompt": clip.prompt, "seed": clip.seed, **options}
     other = sorted(name for name in {*before, *now} - {"batch_size"} if before.get(name) != now.get(name))
-    if whole and other and not output.force:
+    if other and not output.force:
         was = ", ".join(f"{name}={before.get(name, 'default')}" for name in other)
         hint = "Use --force to make it again, or another --out."
         raise AudioLDMError(f"{files['audio']} is there, but made with {was}.", hint)
-    return whole and not other
+    return not other

@@ -9,9 +9,11 @@ import inspect
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
+from itertools import chain, product
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from runpy import run_path
@@ -41,6 +43,7 @@ with later():
 
 
 Rows: TypeAlias = "Sequence[manifest.Row]"
+Report: TypeAlias = "check.Report"
 Findings: TypeAlias = "Sequence[manifest.Finding]"
 Reader: TypeAlias = "Callable[..., list[manifest.Row]]"
 PUBLISHED = (
@@ -53,9 +56,9 @@ SOURCES = {
 }  # fmt: skip
 """Source -> its reader, in audioldm.datasets.prepare or a recipe; its parameters are the options that it takes."""
 YOUTUBE = ("audiocaps", "musiccaps")
+CORES = os.cpu_count() or 1
 SHOWN = 20  # findings of one kind that are printed one by one
-OWN = ("folder", "table", "parquet", "webdataset", "datasets")
-"""Sources without a place of their own in data/raw: --out must be named."""
+OWN = ("folder", "table", "parquet", "webdataset", "datasets")  # without a place of their own in data/raw
 
 
 class SourceOptions(Group):  # what readers may take; None leaves it to the reader
@@ -104,13 +107,7 @@ class Prepare(Force, AsJson, Command):
         inputs, named = [*self.places, *filter(None, [self.place])], self.reading.named()
         reader, out, findings = self.checked(inputs, named), self.out, list[Any]()
         if self.dry_run:
-            rows = reader(*inputs, **named, findings=findings)
-            note(*findings)
-            missing = [row for row in rows if not os.path.isfile(row.path)]
-            splits = Counter(row.split for row in rows)
-            counts = ", ".join(f"{split} {splits[split]}" for split in manifest.SPLITS)
-            left = f"{len(missing)} sounds missing; {len(findings)} left out; nothing written"
-            show_text(f"{len(rows)} rows ({counts}); {left}")
+            show_counts(reader(*inputs, **named, findings=findings), findings)
             return
         self.check_free(out := out or Path(f"data/raw/{self.name}.jsonl"))
         if self.youtube:
@@ -118,7 +115,7 @@ class Prepare(Force, AsJson, Command):
             folder.mkdir(parents=True, exist_ok=True)
             with waiting("fetching"):
                 findings += youtube.fetch(reader(*inputs, **named, findings=[]), folder)
-        workers = (os.cpu_count() or 1) if self.workers < 0 else self.workers
+        workers = CORES if self.workers < 0 else self.workers
         rows = reader(*inputs, **named, findings=findings)
         finish(rows, findings, out, self.as_json, workers=workers)
 
@@ -127,19 +124,29 @@ class Prepare(Force, AsJson, Command):
         reader, known, name = reader_of(self.name), options_of(self.name), self.name
         kinds, needs = inspect.Parameter, list(inspect.signature(reader).parameters.values())
         strange = [key for key in (*named, *["youtube"] * self.youtube) if key not in known]
-        unnamed, packed_up = not self.dry_run and self.out is None, self.dry_run and "to" in known
+        unnamed = all((name in OWN, self.out is None, not self.dry_run))
         several = len(inputs) > 1 and all(one.kind != kinds.VAR_POSITIONAL for one in needs)
         rules = {
             f"{name} takes no --{'-'.join(strange[:1])}. It takes --{', --'.join(known)}.".replace("_", "-"): strange,
             f"{name} needs the place of its data. Name it: --from PLACE.":
                 not inputs and needs[0].default is kinds.empty,
             f"{name} reads one place, not {len(inputs)}.": several,
-            f"{name} is packed: its rows are known when it is unpacked. Leave out --dry-run.": packed_up,
-            f"{name} has no manifest of its own. Name one: -o data/raw/mine.jsonl.": unnamed and name in OWN,
+            f"{name} is packed: its rows are known when it is unpacked. Leave out --dry-run.":
+                self.dry_run and "to" in known,
+            f"{name} has no manifest of its own. Name one: -o data/raw/mine.jsonl.": unnamed,
         }  # fmt: skip
         if wrong := [what for what, holds in rules.items() if holds]:
             raise AudioLDMError(wrong[0])
         return reader
+
+
+def show_counts(rows: Rows, findings: Findings) -> None:
+    note(*findings)
+    missing = sum(not os.path.isfile(row.path) for row in rows)
+    splits = Counter(row.split for row in rows)
+    counts = ", ".join(f"{split} {splits[split]}" for split in manifest.SPLITS)
+    left = f"{missing} sounds missing; {len(findings)} left out; nothing written"
+    show_text(f"{len(rows)} rows ({counts}); {left}")
 
 
 def reader_of(source: str) -> Reader:
@@ -169,16 +176,24 @@ def finish(rows: Rows, findings: Findings, out: Path, as_json: bool, *, workers:
         note(f"note: no clip is in {' or '.join(empty)}")
 
 
-def examine(
-    rows: Rows, findings: Findings, as_json: bool, *, workers: int, rest: Path | None = None
-) -> check.Report:
-    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes.
-
-    Findings go to stderr, at most SHOWN of a kind where ``rest`` can take all of them; the summary to stdout.
-    """
+def examine(rows: Rows, findings: Findings, as_json: bool, workers: int, rest: Path | None = None) -> Report:
+    """Check with a bar; ``findings`` made earlier come first.  Few sounds are not worth the start of processes."""
     with waiting("checking"):
         report = check.check(rows, workers=workers if len(rows) > 200 else 0)
     report = check.Report(report.rows, [*findings, *report.findings])
+    note_findings(report, rest)
+    if as_json:
+        show_json(report.summary())
+        return report
+    for key, value in report.summary().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
+        show_text(f"{key:9} {value or 'none'}")
+    return report
+
+
+def note_findings(report: Report, rest: Path | None) -> None:
+    """At most SHOWN of a kind where ``rest`` can take all of them."""
     counts = Counter[str]()
     for finding in report.findings:
         counts[finding.kind] += 1
@@ -189,14 +204,6 @@ def examine(
         note(f"... and more; all {len(report.findings)} are in {rest}")
     if counts:
         note(f"found: {', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))}")
-    if as_json:
-        show_json(report.summary())
-        return report
-    for key, value in report.summary().items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name or '(none)'} {count}" for name, count in value.items())
-        show_text(f"{key:9} {value or 'none'}")
-    return report
 
 
 def record(report: check.Report, path: Path) -> None:
@@ -376,20 +383,14 @@ class Encode(Force, DryRun, Command):
         spec = replace(SPECS[self.spec], stride=vaes.stride_of(vae), latent_channels=channels)
         nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
         ingredients, settings = self.ingredients(), self.settings(cuts, nets)
-        key = latents.key_of({**settings, "made_of": sorted(item["sha256"] for item in ingredients)})
+        key = latents.key_of({**settings, "made_of": sorted(map(itemgetter("sha256"), ingredients))})
         done = 0 if self.dry_run else latents.begun(out, key, force=self.force)
         if done is not None:
-            about = {
-                **settings,
-                "key": key,
-                "made_of": ingredients,
-                "null": clap.embed_text([""])[0].tolist(),
-            }
+            null = clap.embed_text([""])[0].tolist()
+            about = {**settings, "key": key, "made_of": ingredients, "null": null}
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             self.encode(cuts, nets, about, done)
-            if cut := [text for text in nets.known if claps.unread_words(t5 or clap, text)[1]]:
-                what = f"{len(cut)} of {len(nets.known)} captions are longer than the text encoder reads"
-                say(f"warning: {what}; their last words were left out: {cut[0][:80]!r} and so on.")
+            warn_of_length(nets.known, t5 or clap)
         if self.dry_run:
             return
         index = latents.read_index(out)
@@ -408,7 +409,7 @@ class Encode(Force, DryRun, Command):
         if self.dry_run:
             would(f"{len(windows)} windows would be encoded into {self.out}")
             return
-        cores = 0 if self.device.startswith("cpu") else os.cpu_count() or 1
+        cores = 0 if self.device.startswith("cpu") else CORES
         size, workers = self.batch_size or (encoding.GPU_BATCH if cores else 1), self.workers
         rest = encoding.Windows(sources, windows[done:], nets.spec, cuts, batch_size=size)
         with waiting("encoding"):
@@ -419,16 +420,14 @@ class Encode(Force, DryRun, Command):
         self, cuts: encoding.Cuts, spec: AudioSpec, left_out: list[str] | None
     ) -> tuple[list[encoding.Source], list[str]]:
         """The data sets, and the files left out of them: those of a cache that goes on, or what ``unfit`` names."""
-        names = [name for name in self.manifests if name != "synthetic"]
-        tables = {name: manifest.read(name, split=self.split) for name in names}
+        rows = {name: manifest.read(name, split=self.split) for name in self.manifests if name != "synthetic"}
         if left_out is None:
-            left_out = unfit([row for rows in tables.values() for row in rows])
-        sources = {
-            name: encoding.Source.synthetic(spec, cuts) for name in self.manifests if name not in tables
-        }
-        for name, rows in tables.items():
-            sources[name] = encoding.Source.of([row for row in rows if row.path not in left_out], spec, cuts)
-        return [sources[name] for name in self.manifests], left_out
+            left_out = unfit([*chain(*rows.values())])
+        source, sources = encoding.Source, []
+        for name in self.manifests:
+            kept = [row for row in rows.get(name, []) if row.path not in left_out]
+            sources.append(source.of(kept, spec, cuts) if name in rows else source.synthetic(spec, cuts))
+        return sources, left_out
 
     def cuts(self) -> encoding.Cuts:
         if len(self.windows) not in (0, 1, len(self.manifests)):
@@ -454,30 +453,41 @@ class Encode(Force, DryRun, Command):
         return settings | ({"spec": self.spec} if self.spec != "16k_64" else {})
 
     def ingredients(self) -> list[dict[str, Any]]:
-        files: list[tuple[str, Path | str]] = [
-            ("manifest", name) for name in self.manifests if Path(name).is_file()
-        ]
-        files += [("VAE", file) for file in reference.find_part(self.vae, "vae").files]
-        files += [("CLAP", file) for file in reference.find_part(self.clap, "clap").files]
-        if self.t5:
-            files += [("T5", file) for file in reference.find_part(self.t5, "text_encoder").files]
-        encoder = ("encoder.", "quant_conv.")
-        parts = ((what, file, what == "VAE" and Path(file).suffix == ".safetensors") for what, file in files)
-        return [latents.ingredient(what, file, encoder if half else ()) for what, file, half in parts]
+        files = [("manifest", Path(name)) for name in self.manifests if Path(name).is_file()]
+        parts: dict[reference.Kind, tuple[str, str]] = {
+            "vae": ("VAE", self.vae), "clap": ("CLAP", self.clap), "text_encoder": ("T5", self.t5),
+        }  # fmt: skip
+        for kind, (what, place) in parts.items():
+            if place:
+                files += product([what], reference.find_part(place, kind).files)
+        encoder = {("VAE", ".safetensors"): ("encoder.", "quant_conv.")}
+        return [latents.ingredient(what, file, encoder.get((what, file.suffix), ())) for what, file in files]
+
+
+def faults(row: manifest.Row) -> list[manifest.Finding]:
+    """None of a file that is as it was when it was checked."""
+    if row.sha256 and os.path.isfile(row.path) and sha256(row.path) == row.sha256:
+        return []
+    sound, wrong, _ = check.inspect(row)
+    return [] if sound else wrong
 
 
 def unfit(rows: list[manifest.Row]) -> list[str]:
     """Name the files that are not there, not those that were checked or, never checked, no sound."""
-    findings = []
-    for row in counted(rows, "files"):
-        known = row.sha256 and os.path.isfile(row.path) and sha256(row.path) == row.sha256
-        sound, wrong, _ = (row, [], "") if known else check.inspect(row)
-        findings += [] if sound else wrong
+    findings = [finding for row in counted(rows, "files") for finding in faults(row)]
     for finding in findings:
         say(f"{finding}; it is left out.")
-    if rows and len({finding.path for finding in findings}) == len({row.path for row in rows}):
+    paths = [finding.path for finding in findings]
+    if rows and len(set(paths)) == len({row.path for row in rows}):
         raise AudioLDMError("No sound of the manifests is left.", "See the lines above.", code=1)
-    return [finding.path for finding in findings]
+    return paths
+
+
+def warn_of_length(texts: Collection[str], encoder: Any) -> None:
+    """Say where captions are longer than the text encoder reads."""
+    if cut := [text for text in texts if claps.unread_words(encoder, text)[1]]:
+        what = f"{len(cut)} of {len(texts)} captions are longer than the text encoder reads"
+        say(f"warning: {what}; their last words were left out: {cut[0][:80]!r} and so on.")
 
 
 def parts_of(text: str) -> tuple[str, ...]:

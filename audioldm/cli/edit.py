@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Edit(Making):
         prompt, keywords = self.takes.spans(self.text()) or self.text(), self.keywords()
         clips, name = self.plan(), self.name()
         with waiting("loading torch and the model"), loading():
-            files = [sounds.read(path) for path in self.files()]
+            files = list(map(sounds.read, self.files()))
             self.check()
             self.check_sounds(files)
             if self.output.dry_run:
@@ -89,10 +90,12 @@ class Edit(Making):
             for clip in clips:
                 take = {"seed": clip.seed, "on_step": lambda _, steps: advance(1 / steps)}
                 wave = self.edited(pipe, waves, prompt, guidance_config=config, **take, **settings)
-                file = self.spliced(files[0], wave, pipe) if self.splices else None
-                wave = (wave if file is None else file.mono(pipe.spec.rate)).float().cpu()
+                file = None
+                if self.splices:
+                    file = self.spliced(files[0], wave, pipe)
+                    wave = file.mono(pipe.spec.rate)
                 record = {"command": f"edit {name}", "settings": made_by, "options": self.options(clip)}
-                yield save(pipe, clip, wave.numpy(), record, self.output, file=file)
+                yield save(pipe, clip, wave.float().cpu().numpy(), record, self.output, file=file)
 
     def check_sounds(self, files: list[sounds.Sound]) -> None:
         """Refuse regions that are not in the sound, and say what of the files an edit does not keep."""
@@ -102,25 +105,28 @@ class Edit(Making):
         for path, sound in dict(zip(self.files(), files, strict=True)).items():
             for note in sound.notes(splice=self.splices):
                 could = "become one" in note and hasattr(self, "splice")
-                say(f"{path}: {note}{'; --splice keeps those outside of a region' if could else ''}.")
+                say(f"{path}: {note}{'; --splice keeps those outside of a region' * could}.")
 
     def plan(self) -> list[Clip]:
         """The takes, ``INPUT_EDIT_PROMPT_seedN`` unless ``--out`` names a file, which can be written."""
         takes, text, output = self.takes, self.text() or self.takes.schedule or "", self.output
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
-        clips = plan([Row("", "edit")], Prompts(n=takes.n, seed=takes.seed), output, title=title)
-        clips = [[replace(clip, prompt=text)] for [clip] in clips]
+        clips = [*chain(*plan([Row("", "edit")], Prompts(n=takes.n, seed=takes.seed), output, title=title))]
+        clips = [replace(clip, prompt=text) for clip in clips]
         if self.splices:
-            if not any(self.keywords().get(name) for name in ("regions", "before", "after")):
-                raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
-            if output.normalize or output.lufs is not None:
-                what = "--normalize and --lufs would change what --splice keeps."
-                raise AudioLDMError(what, "Leave out one of them.")
-            if (kind := clips[0][0].audio_format) not in ("wav", "flac"):
-                raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
-        check_outputs(clips, output)
-        output.check_free(*(path for [clip] in clips for path in clip.files(output).values()))
-        return [clip for [clip] in clips]
+            self.check_splice(clips[0].audio_format)
+        check_outputs([[clip] for clip in clips], output)
+        output.check_free(*chain(*(clip.files(output).values() for clip in clips)))
+        return clips
+
+    def check_splice(self, kind: str) -> None:
+        if not any(map(self.keywords().get, ("regions", "before", "after"))):
+            raise AudioLDMError("--splice needs a region to put into the file.", "Give --from and --to.")
+        if self.output.normalize or self.output.lufs is not None:
+            what = "--normalize and --lufs would change what --splice keeps."
+            raise AudioLDMError(what, "Leave out one of them.")
+        if kind not in ("wav", "flac"):
+            raise AudioLDMError(f"format={kind} would change what --splice keeps.", "Use wav or flac.")
 
     def spliced(self, file: sounds.Sound, wave: torch.Tensor, pipe: Pipe) -> sounds.Sound:
         keywords = self.keywords()
