@@ -123,9 +123,7 @@ def read_texts(path: str | Path) -> list[str]:
     return [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def from_manifests(
-    clap: TwoTowers, manifests: Sequence[str], texts: Sequence[str] = (), **sizes: Any
-) -> Captioner:
+def from_manifests(clap: TwoTowers, manifests: list[str], texts: Sequence[str] = (), **net: Any) -> Captioner:
     """A captioner with the vocabulary of the train rows' captions and of ``texts``."""
     rows = [row for path in manifests for row in read(path, split="train")]
-    return build_captioner(clap, [*(caption for row in rows for caption in row.captions), *texts], **sizes)
+    return build_captioner(clap, [*(caption for row in rows for caption in row.captions), *texts], **net)

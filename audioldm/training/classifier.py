@@ -1,6 +1,5 @@
 """Trains a classifier of noisy latents.   cached posterior -> latent -> noised -> class.   Dhariwal & Nichol 2021."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Generator, Tensor
@@ -51,11 +50,7 @@ class ClassifierTraining(TrainingModule):
         self.log_by_quarter("val/right_t", right, t, self.schedule)
 
 
-def build_classifier(
-    folder: str, *, widths: Sequence[int] = (48, 96, 128), dropout: float = 0.1
-) -> NoisyClassifier:
+def build_classifier(folder: str, **sizes: Any) -> NoisyClassifier:
     index = read_index(folder)
-    return NoisyClassifier(
-        classes=class_names(folder), widths=tuple(widths), dropout=dropout,
-        latent_channels=index["latent_channels"], encoder=index.get("encoder", ""),
-    )  # fmt: skip
+    of_cache = {"latent_channels": index["latent_channels"], "encoder": index.get("encoder", "")}
+    return NoisyClassifier(class_names(folder), **of_cache, **sizes)

@@ -192,14 +192,12 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     return {key: value.float() if value.is_floating_point() else value for key, value in total.items()}
 
 
-def stored(folder: Path) -> list[tuple[Path, str, int]]:
+def stored(folder: Path) -> Iterator[tuple[Path, str, int]]:
     """The file, the width and the step of each average that PowerEma stored."""
-    averages = list[tuple[Path, str, int]]()
     for path in sorted(folder.glob("batch-*.safetensors")):
         with open_tensors(path, "pt") as file:
             names, step = {key.partition("/")[0] for key in file.keys()}, int(file.metadata()["step"])  # noqa: SIM118
-        averages += [(path, name, step) for name in sorted(names)]
-    return averages
+        yield from ((path, name, step) for name in sorted(names))
 
 
 def add(total: dict[str, Tensor], path: Path, prefix: str, weight: float) -> None:

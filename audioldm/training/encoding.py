@@ -30,8 +30,7 @@ from audioldm.spec import AudioSpec
 AHEAD = 4  # batches that a process of the loader makes before they are asked for
 GPU_BATCH = 64  # windows that a GPU encodes at once
 ROUNDS = 40  # windows of each kind of synthetic sound
-TextEncoder = Callable[[Sequence[str]], list[tuple[Tensor, Tensor | None]]]
-"""captions -> the vector (D,) and the tokens (L, E), if there are any, of each"""
+TextEncoder = Callable[[Sequence[str]], list[tuple[Tensor, Tensor | None]]]  # captions -> (D,), (L, E) each
 Job = tuple[int, int, int]  # source, row, draw
 
 

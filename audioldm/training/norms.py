@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.nets import kernels
-from audioldm.nets.fused import FusedUpsample, fusible
+from audioldm.nets.fused import PLAIN, FusedUpsample, fusible, has
 from audioldm.nets.pictures import convolve, product
 
 PIXELS, WIDE, CHUNKS = tl.constexpr(64), tl.constexpr(64), tl.constexpr(64)
@@ -30,8 +30,7 @@ TABLE = tl.constexpr(10)
 and the gradient of the shift"""
 WIDEST, LONGEST = 256, 8192
 """numbers of a head that flash kernels take; tokens up to which all shares of wider ones are kept"""
-INTERPRETED = bool(triton.knobs.runtime.interpret)
-"""whether kernels run on a CPU, step by step, as a test asks for"""
+INTERPRETED = bool(triton.knobs.runtime.interpret)  # kernels run on a CPU, step by step, as a test asks for
 
 
 @triton.jit
@@ -243,5 +242,4 @@ def plain(part: nn.Module) -> bool:
     """Whether it is a block that ``resnet`` computes."""
     if not isinstance(part, ResnetBlock2D) or not isinstance(part.nonlinearity, nn.SiLU):
         return False
-    usual = (part.time_embedding_norm, part.output_scale_factor, part.skip_time_act) == ("default", 1, False)
-    return usual and part.upsample is part.downsample is None
+    return has(part, PLAIN[ResnetBlock2D] | {"time_embedding_norm": "default"})

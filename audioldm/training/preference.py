@@ -50,8 +50,7 @@ class Preference(FineTune):
             raise AudioLDMError(f"method={method}, clips={clips}.", "Use expert or dpo, and 2 or more clips.")
         super().__init__(**settings)
         if self.empty_tokens is not None:
-            why = f"{self.pipe.name} is conditioned on tokens."
-            raise AudioLDMError(why, "Use a model of a CLAP vector.")
+            raise AudioLDMError(f"{self.pipe.name} is conditioned on tokens.", "Use one of a CLAP vector.")
         self.method, self.real, self.beta = method, real, beta
         self.captions, self.clips, self.best = captions, clips, max(1, round(keep * clips))
         self.sounds: dict[str, Tensor] = {}

@@ -203,8 +203,7 @@ def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """
     hashes = {}
     for key in SOURCES:
-        # one or several
-        for name in expand([*map(str, np.ravel(data.get(key) or []))]):
+        for name in expand([*map(str, np.ravel(data.get(key) or []))]):  # one or several
             index, digest = Path(name) / "index.json", hashlib.sha256()
             inside = [index] if index.is_file() else sorted([Path(name), *Path(name).rglob("*")])
             for file in filter(Path.is_file, inside):
