@@ -71,13 +71,13 @@ class Export(Force, DryRun, Command):
     def check(self, named: dict[str, str]) -> Path:
         """Where to write; refuses a place that is taken, parts that do not make a model, and samplers that are none."""
         if self.onnx is not None:
-            if self.out or named:
+            if any((self.out, named)):
                 raise AudioLDMError("--onnx goes with a REF alone.", "Export the parts to a folder first.")
             self.check_free(self.onnx / "model.json")
             return self.onnx
         if self.out is None:
             raise AudioLDMError("There is no place to write to.", "Name it by --out, or by --onnx.")
-        self.check_free(self.out if self.out.is_file() else self.out / "model_index.json")
+        self.check_free(*filter(Path.is_file, (self.out, self.out / "model_index.json")))
         if self.ref is None and len(named.keys() - {"t5"}) < 4:
             hint = "Name a REF, or all of --ldm, --vae, --vocoder and --clap."
             raise AudioLDMError("Not all parts were named.", hint)
@@ -98,17 +98,20 @@ class Export(Force, DryRun, Command):
         with waiting("loading torch and the model"):
             model = self.model(named)
         with waiting(f"writing {out}"):
-            if self.onnx is not None:
-                with published(out) as stage:
-                    rows = graphs.export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
-                show_text("graph       MB    error")
-                for row in rows:
-                    show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e}")
-            elif out.suffix == ".ckpt":
-                original.save_checkpoint(model, out)
-            else:
-                models.save_model(model, out, dtype=getattr(torch, self.dtype))
+            self.write(model, out)
         show_text(out)
+
+    def write(self, model: components.Components, out: Path) -> None:
+        if self.onnx is not None:
+            with published(out) as stage:
+                rows = graphs.export_onnx(model, stage, web=self.web)  # type: ignore[arg-type]
+            show_text("graph       MB    error")
+            for row in rows:
+                show_text(f"{row.graph:8} {row.megabytes:5.1f} {row.error:8.1e}")
+        elif out.suffix == ".ckpt":
+            original.save_checkpoint(model, out)
+        else:
+            models.save_model(model, out, dtype=getattr(torch, self.dtype))
 
     def model(self, named: dict[str, str]) -> components.Components:
         model: components.Components

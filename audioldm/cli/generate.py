@@ -112,9 +112,8 @@ class Generate(Making):
         # where torchrun started n processes each makes every n-th
         clips = clips[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
         if not output.resume:
-            output.check_free(
-                *(path for group in clips for clip in group for path in clip.files(output).values())
-            )
+            candidates = chain.from_iterable(clips)
+            output.check_free(*chain(*(clip.files(output).values() for clip in candidates)))
             return clips
         if self.prompts.rerank > 1:
             raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
@@ -236,19 +235,21 @@ class Session:
             condition = conditions.between(self.pipe, condition, self.embedding(path), share)
         return condition
 
+    def clap_scores(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> list[float]:
+        clip, condition = candidates[0][0], self.condition(candidates[0][0])
+        film = None if isinstance(condition, str) else condition.film
+        film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
+        waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
+        return conditions.clap_scores(self.pipe, waves, film).tolist()
+
     def save(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> dict[str, Any]:
         """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
+        scores = self.clap_scores(candidates) if len(candidates) > 1 else [0.0]
+        clip, wave, machine = candidates[scores.index(max(scores))]
         ranks: dict[str, Any] = {}
-        clip, wave, machine = candidates[0]
         if len(candidates) > 1:
-            waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
-            condition = self.condition(clip)
-            film = None if isinstance(condition, str) else condition.film
-            film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
-            scores = conditions.clap_scores(self.pipe, waves, film).tolist()
             pairs = zip(candidates, scores, strict=True)
             listed = [{"seed": one[0].seed, "clap": score} for one, score in pairs]
-            clip, wave, machine = candidates[scores.index(max(scores))]
             ranks = {"rerank": {"kept": clip.seed, "candidates": listed}}
         settings = {**self.settings_of(clip), **self.config.settings(), **ranks, "loop": self.prompts.loop}
         settings |= {"schedule": self.prompts.schedule}

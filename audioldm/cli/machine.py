@@ -61,15 +61,7 @@ class Doctor(AsJson, Command):
 
 def examine() -> dict[str, Any]:
     """Names and versions of what the package and each extra needs, devices and caches."""
-    try:
-        requirements = metadata.requires("audioldm") or []
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        requirements = ["audioldm"]
-    parts: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
-    for requirement in requirements:
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
-        for name in re.findall(r"^[\w.-]+", requirement):
-            parts[extra[1] if extra else ""][name] = version_of(name)
+    parts = requirements()
     needed, devices, caches = parts.pop("", {}), list[str](), {"embedders": cache_folder()}
     if version_of("torch"):
         devices.append(f"cpu ({torch.get_num_threads()} threads)")
@@ -80,17 +72,33 @@ def examine() -> dict[str, Any]:
         devices += ["mps"] * torch.backends.mps.is_available()
     if version_of("huggingface_hub"):
         caches["hub"] = Path(constants.HF_HUB_CACHE)
-    sizes = {
-        name: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-        for name, folder in caches.items() if folder.is_dir()
-    }  # fmt: skip
     return {
         "audioldm": __version__, "python": platform.python_version(), "platform": platform.platform(),
         "needed": needed, "optional": dict(parts), "devices": devices,
         "add": {extra: add_command(f"[{extra}]") for extra, names in parts.items() if None in names.values()},
-        "caches": {name: {"path": str(folder), "bytes": sizes.get(name)} for name, folder in caches.items()},
+        "caches": {name: {"path": str(folder), "bytes": size_of(folder)} for name, folder in caches.items()},
         "offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
     }  # fmt: skip
+
+
+def requirements() -> dict[str, dict[str, str | None]]:
+    """Of each extra, and by "" of the package itself, what it needs in which version."""
+    try:
+        needed = metadata.requires("audioldm") or []
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        needed = ["audioldm"]
+    parts: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+    for requirement in needed:
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)", requirement)
+        for name in re.findall(r"^[\w.-]+", requirement):
+            parts[extra[1] if extra else ""][name] = version_of(name)
+    return parts
+
+
+def size_of(folder: Path) -> int | None:
+    """Bytes of the files in a folder, links aside; None where there is none."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in files) if folder.is_dir() else None
 
 
 def add_command(extra: str = "") -> str:

@@ -195,14 +195,20 @@ def save(
     if "figure" in files:
         contents[files["figure"]] = draw(wave, pipe.spec, title=f"{clip.title}   (seed {clip.seed})")
     outputs.publish({**contents, files["audio"]: audio})
-    place, limited = files["audio"], output.lufs is not None and level.gain_db >= level.room_db - 1e-3
-    if file is None and limited and level.gain_db:
-        say(f"{place}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
-    elif file is None and level.room_db < 0 and not output.normalize and output.lufs is None:
+    if file is None:
+        say_limit(files["audio"], level, output)
+    return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
+
+
+def say_limit(place: Path, level: Level, output: Output) -> None:
+    """One line where full scale decided how loud a sound is."""
+    if output.lufs is not None:
+        if level.gain_db and level.gain_db >= level.room_db - 1e-3:
+            say(f"{place}: {output.lufs:g} LUFS is beyond full scale; it is as loud as its true peak allows.")
+    elif level.room_db < 0 and not output.normalize:
         quieter = f"so it is {-level.gain_db:.1f} dB quieter (gain_db in its .json)"
         use = "Lower --guidance for a less driven sound, or choose --lufs."
         say(f"{place}: true peak {level.true_peak:.3g} of full scale, {quieter}. {use}")
-    return {"figure": None, **{name: str(path) for name, path in files.items()}, **sidecar}
 
 
 def describe(pipe: Pipe, clip: Clip, record: Record) -> Record:

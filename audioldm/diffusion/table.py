@@ -51,7 +51,7 @@ def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., 
     if name not in table:
         raise AudioLDMError(f"{what}={name!r} is unknown.", f"Known: {', '.join(sorted(table))}.")
     options, known = dict[str, float](), table[name].options()
-    for part in rest.split(",") if colon else []:
+    for part in rest.split(",") * bool(colon):
         key, _, text = part.partition("=")
         if (key := key.strip()) not in known:
             hint = f"Options: {', '.join(known)}." if known else "It takes none."
@@ -62,8 +62,8 @@ def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., 
         except ValueError:
             value = nan
         # infinity only where it is the default
-        if not low <= value <= (high if isfinite(high) or known[key] == inf else sys.float_info.max):
-            kind = "a whole number" if isinstance(known[key], int) else "a number"
+        if not low <= value <= min(high, max(known[key], sys.float_info.max)):
+            kind = {int: "a whole number", float: "a number"}[type(known[key])]
             range_of = f"{low:g} to {high:g}" if isfinite(high) else f"{low:g} or more"
             raise AudioLDMError(f"{what}={choice}: {key}={text!r} cannot be.", f"Give {kind}, {range_of}.")
         options[key] = value

@@ -32,6 +32,12 @@ def parse(named: Named) -> tuple[Path, float]:
     return Path(name), weights[0]
 
 
+def file_of(place: Path) -> Path:
+    """``place``, or the adapter that comes with the model where ``place`` is only its name."""
+    shipped = SHIPPED / f"{place.name}.safetensors"
+    return shipped if str(place) == place.name and shipped.is_file() and not place.exists() else place
+
+
 def adapt(parts: Components, named: Sequence[Named]) -> None:
     """Run ``parts`` with these adapters and no others; every weight becomes W + sum of weight * delta(W).
 
@@ -44,8 +50,7 @@ def adapt(parts: Components, named: Sequence[Named]) -> None:
     applied, sampling = list[dict[str, Any]](), dict[str, Any]()
     words, changes = list[Words](), list[tuple[Adapter, float]]()
     for place, weight in map(parse, named):
-        shipped = SHIPPED / f"{place.name}.safetensors"
-        path = shipped if str(place) == place.name and shipped.is_file() and not place.exists() else place
+        path = file_of(place)
         one = read(path, parts.unet)
         check_base(parts, str(path), one, weight)
         try:

@@ -98,11 +98,7 @@ class GuidanceConfig:
         """Raise AudioLDMError for what does not go together; None is not known yet."""
         choose(METHODS, self.method, "guidance_method")
         if self.method == "cfg_plus_plus":
-            if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
-                hint = f"Use {', '.join(NOISELESS)}."
-                raise AudioLDMError(f"cfg_plus_plus does not go with sampler={sampler}.", hint)
-            if scale is not None and scale > 1:
-                raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1.")
+            check_cfg_plus_plus(sampler, scale)
         if self.extra_prompts and self.method != "classifier_free":
             raise AudioLDMError(f"guidance_method={self.method} knows one prompt only.", "Give one.")
         if self.weak is not None and negative:
@@ -155,6 +151,14 @@ class GuidanceConfig:
         if self.threshold is not None:
             guided = wrappers.dynamic_threshold(guided, quantile=self.threshold[0], floor=self.threshold[1])
         return guided
+
+
+def check_cfg_plus_plus(sampler: str | None, scale: float | None) -> None:
+    if sampler is not None and (sampler.split(":")[0] not in NOISELESS or "eta" in sampler):
+        hint = f"Use {', '.join(NOISELESS)}."
+        raise AudioLDMError(f"cfg_plus_plus does not go with sampler={sampler}.", hint)
+    if scale is not None and scale > 1:
+        raise AudioLDMError(f"guidance={scale:g} is too much for cfg_plus_plus.", "Use 0 to 1.")
 
 
 def clap_score(parts: Components, condition: Condition) -> Callable[[Tensor], Tensor]:

@@ -71,7 +71,7 @@ def read(path: str | Path) -> Sound:
         with opened(path, most=MOST_VALUES) as file:
             rate, subtype, length = file.rate, file.subtype, file.frames or 0
             most = int(min(LONGEST * rate, MOST_VALUES // file.channels))
-            kind = "int32" if subtype in BITS else "float64" if subtype == "DOUBLE" else "float32"
+            kind = {**dict.fromkeys(BITS, "int32"), "DOUBLE": "float64"}.get(subtype, "float32")
             blocks = [] if length > most else list(file.blocks(seconds=(most + 1) / rate, dtype=kind))
         length = max(length, sum(map(len, blocks)))
         if length > most:

@@ -57,19 +57,21 @@ class Leaf:
         return self.metavar or "|".join(choices) or kinds.get(self.item, "TEXT")
 
     def parameter(self) -> click.Parameter:
-        about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar}
-        about |= {"help": self.help, "required": self.default is MISSING}
+        about: dict[str, Any] = {"type": click_type(self.item), "metavar": self.metavar, "help": self.help}
+        about["required"] = self.default is MISSING
         if self.is_list:
             about["callback"] = lambda _, __, value: list(value or ())
         if self.kind == "argument":
             return click.Argument([self.name], nargs=-1 if self.is_list else 1, **about)
         shown = None if "[default" in self.help else self.default
-        if shown not in (None, MISSING, "", []) and shown is not False:
+        if self.hint is bool:
+            about["is_flag"] = True
+        elif shown not in (None, MISSING, "", []):
             about["help"] += f"  [default: {shown}]"
-        is_long = any(name.startswith("--") for name in self.names)
-        names = (self.name, *self.names, *([] if is_long else [f"--{self.name.replace('_', '-')}"]))
-        about |= {"is_flag": True} if self.hint is bool else {"multiple": self.is_list}
-        parameter: Any = click.Option(names, **about, hidden=self.hidden)
+        long = [f"--{self.name.replace('_', '-')}"] * ("--" not in "".join(self.names))
+        parameter: Any = click.Option(
+            (self.name, *self.names, *long), **about, multiple=self.is_list, hidden=self.hidden
+        )
         parameter.panel = self.panel
         return parameter
 
@@ -116,10 +118,9 @@ def option(default: Any, help: str, *notes: str | Between, **about: Any) -> Any:
     names = tuple(note for note in notes if isinstance(note, str) and note.startswith("-"))
     form = next((note for note in notes if isinstance(note, str) and note not in names), None)
     within = next((note for note in notes if isinstance(note, Between)), None)
-    values: dict[str, Any] = {} if default is ... else {"default": default}
-    if isinstance(default, list):
-        values = {"default_factory": default.copy}
-    return field(**values, metadata={"leaf": Leaf(help, names, form, within, **about)})
+    default = MISSING if default is ... else default
+    values = {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return field(**values, metadata={"leaf": Leaf(help, names, form, within, default=default, **about)})
 
 
 argument = partial(option, kind="argument")
@@ -142,14 +143,13 @@ class Group:
         order = [name for base in cls.__mro__ for name in vars(base).get("__annotations__", ())]
         for one in sorted(all_fields(cls), key=lambda one: order.index(one.name)):
             hint = hints[one.name]
-            if isinstance(hint, type) and issubclass(hint, Group):
+            if Group in getattr(hint, "__mro__", ()):
                 cls.inner[one.name] = hint
                 continue
-            leaf, default = one.metadata["leaf"], one.default
+            leaf = one.metadata["leaf"]
             hint = next((part for part in get_args(hint) if NoneType in get_args(hint)), hint)
-            repeats = "  Repeatable." * (get_origin(hint) is list and leaf.kind != "argument")
+            repeats = "  Repeatable." * (get_origin(hint) is list) * (leaf.kind != "argument")
             about = {"help": leaf.help + repeats, "name": one.name, "hint": hint, "panel": cls.panel}
-            about["default"] = default if one.default_factory is MISSING else one.default_factory()
             within = leaf.within or SAMPLING.get(one.name)  # what the sampler takes has its ranges
             cls.plain[one.name] = replace(leaf, within=within, **about)
         cls.limited = tuple(leaf for leaf in cls.plain.values() if leaf.within)

@@ -72,7 +72,7 @@ def load(model: str | None, *, device: str, dtype: str | None = None, **choices:
         for library in (diffusers, transformers):
             library.utils.logging.set_verbosity_error()  # their advice is for programmers
             library.utils.logging.disable_progress_bar()
-        place = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        place = {"auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(device, device)
         if place == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's processes take a GPU each
             place = f"cuda:{os.environ['LOCAL_RANK']}"
         if place == "cpu":
@@ -275,12 +275,7 @@ class SoundConditions(Group):
         """``pipe`` under these conditions, for a clip of ``seconds``.   Raises AudioLDMError where one does not fit."""
         present = list(pipe.controls)
         if self.micro:
-            facts = controls.parse_facts(self.micro)
-            if not any(isinstance(one, controls.MicroControl) for one in present):
-                what = f"{pipe.name} was not trained with micro-conditioning."
-                raise AudioLDMError(what, "Train one: recipe sdxl/micro.")
-            kind = controls.MicroControl
-            present = [replace(one, facts=facts) if isinstance(one, kind) else one for one in present]
+            present = with_facts(pipe, present, controls.parse_facts(self.micro))
         if self.prior is not None:
             place = prior.SHIPPED if self.prior == SHIPPED else self.prior
             if not (place / "config.json").is_file():
@@ -326,6 +321,15 @@ class SoundConditions(Group):
             net = net.to(pipe.device, pipe.dtype)
             out.append(controls.MapControl(net, curve, pipe.spec, source.scale, str(source.path)))
         return out
+
+
+def with_facts(pipe: Pipe, present: list[Any], facts: dict[str, float]) -> list[Any]:
+    """The controls, those of micro-conditioning with ``facts``; there must be one."""
+    places = [place for place, one in enumerate(present) if isinstance(one, controls.MicroControl)]
+    if not places:
+        what = f"{pipe.name} was not trained with micro-conditioning."
+        raise AudioLDMError(what, "Train one: recipe sdxl/micro.")
+    return [replace(one, facts=facts) if place in places else one for place, one in enumerate(present)]
 
 
 def ip_adapter(pipe: Pipe, folder: Path, path: Path, scale: float) -> controls.AudioPromptControl:
