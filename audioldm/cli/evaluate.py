@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from audioldm.cli.console import json_text, say, show_text, waiting, would
 from audioldm.cli.options import AsJson, Command, DryRun, Force, Group, argument, group, option
@@ -25,6 +25,7 @@ with later():
     from audioldm.pipeline import outputs
 
 Gain = Literal["peak", "none"]
+Compared: TypeAlias = "tuple[comparison.Comparison, dict[str, Any]]"  # and what a report says of it
 
 
 class Rows(Group):
@@ -133,9 +134,7 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         rows = listed.select(Rows(split="any").read(place), allow_missing=self.allow_missing)
         return clips.from_rows(rows, captions=self.captions), frame, about
 
-    def of_folders(
-        self, place: Path, real: list[clips.Clip], frame: clips.Frame
-    ) -> tuple[comparison.Comparison, dict[str, Any]]:
+    def of_folders(self, place: Path, real: list[clips.Clip], frame: clips.Frame) -> Compared:
         runs = [clips.from_folder(folder) for folder in (self.generated, *self.also) if folder]
         if not self.unpaired:
             runs, real = clips.paired_runs(runs, real)
@@ -147,9 +146,7 @@ class Score(Force, DryRun, AsJson, Rows, Command):
         frame = replace(frame, seconds=frame.seconds or clips.common_length(runs[0], real))
         return comparison.Comparison(runs, real, frame, pairs=not self.unpaired), about
 
-    def of_model(
-        self, place: Path, real: list[clips.Clip], frame: clips.Frame
-    ) -> tuple[comparison.Comparison, dict[str, Any]]:
+    def of_model(self, place: Path, real: list[clips.Clip], frame: clips.Frame) -> Compared:
         """Clips that a model makes now, or made before with the same settings."""
         if lacking := [clip.id for clip in real if not clip.caption.strip()]:
             what = f"{len(lacking)} clips have no caption, {lacking[0]} first."

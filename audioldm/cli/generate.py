@@ -101,10 +101,7 @@ class Generate(Making):
         self.show_plan([(first, self.options(first)) for first, *_ in clips], best)
 
     def planned(self) -> list[list[Clip]]:
-        """The clips that this process makes, each as its candidates, whose files can be written.
-
-        With --resume only those that are not there, whole and as asked for.
-        """
+        """Each clip of this process as its candidates; with --resume if it is not there, whole and as asked for."""
         output = self.output
         clips = plan(self.rows(), self.prompts, output, title=self.guidance.guidance_class or "")
         self.conditions.check()
@@ -112,8 +109,7 @@ class Generate(Making):
         # where torchrun started n processes each makes every n-th
         clips = clips[int(os.environ.get("RANK", "0")) :: int(os.environ.get("WORLD_SIZE", "1"))]
         if not output.resume:
-            candidates = chain.from_iterable(clips)
-            output.check_free(*chain(*(clip.files(output).values() for clip in candidates)))
+            output.check_free(*chain(*(clip.files(output).values() for clip in chain(*clips))))
             return clips
         if self.prompts.rerank > 1:
             raise AudioLDMError("resume does not go with rerank.", "Leave one of them out.")
@@ -236,8 +232,8 @@ class Session:
         return condition
 
     def clap_scores(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> list[float]:
-        clip, condition = candidates[0][0], self.condition(candidates[0][0])
-        film = None if isinstance(condition, str) else condition.film
+        clip = candidates[0][0]
+        film = getattr(self.condition(clip), "film", None)
         film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
         waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
         return conditions.clap_scores(self.pipe, waves, film).tolist()
@@ -246,11 +242,8 @@ class Session:
         """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
         scores = self.clap_scores(candidates) if len(candidates) > 1 else [0.0]
         clip, wave, machine = candidates[scores.index(max(scores))]
-        ranks: dict[str, Any] = {}
-        if len(candidates) > 1:
-            pairs = zip(candidates, scores, strict=True)
-            listed = [{"seed": one[0].seed, "clap": score} for one, score in pairs]
-            ranks = {"rerank": {"kept": clip.seed, "candidates": listed}}
+        listed = [{"seed": one[0].seed, "clap": score} for one, score in zip(candidates, scores, strict=True)]
+        ranks = {"rerank": {"kept": clip.seed, "candidates": listed}} if len(listed) > 1 else {}
         settings = {**self.settings_of(clip), **self.config.settings(), **ranks, "loop": self.prompts.loop}
         settings |= {"schedule": self.prompts.schedule}
         if self.pipe.controls:
@@ -271,8 +264,7 @@ class Session:
 def stream(request: Generate) -> None:
     """Write the sound of every prompt behind the one before to standard output, each piece as soon as it is there."""
     prompts = request.prompts
-    parts = changed(prompts, request.conditions, request.output)
-    if others := sorted(parts.keys() - {"seed", "schedule"}):
+    if others := sorted(changed(prompts, request.conditions, request.output).keys() - {"seed", "schedule"}):
         raise AudioLDMError(f"--stream does not go with {', '.join(others)}.", "Leave one out.")
     if sys.stdout.isatty():
         hint = "Such as: audioldm generate ... --stream | ffplay -nodisp -autoexit -"

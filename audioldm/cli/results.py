@@ -123,10 +123,7 @@ def true_peak(wave: Wave, rate: int) -> float:
 
 
 def levelled(wave: Wave, rate: int, output: Output) -> tuple[Wave, Level]:
-    """``wave`` at its level: scaled down only where it is beyond full scale, or as --normalize or --lufs ask.
-
-    Raises AudioLDMError for samples that are not finite.
-    """
+    """``wave``, scaled down from beyond full scale, or as --normalize or --lufs ask; AudioLDMError if not finite."""
     if not np.isfinite(wave).all():
         raise AudioLDMError("The sound is not finite.", "Use --set dtype=float32 or less --guidance.", code=1)
     size, gain = np.abs(wave), 0.0
@@ -218,14 +215,12 @@ def describe(pipe: Pipe, clip: Clip, record: Record) -> Record:
     made_by = {"device": str(pipe.device), "dtype": str(pipe.dtype).removeprefix("torch."), "mode": pipe.mode}
     machine = {"device": device, "threads": torch.get_num_threads(), "batch_size": 1, "batch_row": 0}
     return {
-        "prompt": clip.prompt,
-        "seed": clip.seed,
-        **record,
+        "prompt": clip.prompt, "seed": clip.seed, **record,
         "settings": {**record.get("settings", {}), **made_by},
         "model": {"name": pipe.name, **pipe.origin(), "sha256": pipe.hashes, **adapters},
         "machine": {**machine, **record.get("machine", {})},
         "versions": outputs.versions(),
-    }
+    }  # fmt: skip
 
 
 def draw(wave: Wave, spec: AudioSpec, *, title: str) -> bytes:

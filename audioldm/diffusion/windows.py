@@ -49,14 +49,9 @@ def plateau(size: int) -> Tensor:
 
 
 def blend(
-    length: int,
-    begins: Sequence[int],
-    weights: Tensor,
-    part: Callable[[int], Tensor],
-    *,
-    dim: int,
-    scale: int = 1,
-) -> Tensor:
+    length: int, begins: Sequence[int], weights: Tensor, part: Callable[[int], Tensor], *,
+    dim: int, scale: int = 1,
+) -> Tensor:  # fmt: skip
     """The weighted mean of parts, each as long along ``dim`` as ``weights`` (window * scale,); wraps at the end."""
     total, mass = torch.zeros(()), torch.zeros(length * scale)
     for begin in begins:

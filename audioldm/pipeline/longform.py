@@ -25,13 +25,9 @@ def loop_frames(parts: Components, seconds: float) -> int:
 
 
 def over_time(
-    parts: Components,
-    denoisers: Sequence[Denoiser],
-    frames: int,
-    *,
-    shares: Tensor | None = None,
-    loop: bool = False,
-) -> Denoiser:
+    parts: Components, denoisers: Sequence[Denoiser], frames: int, *,
+    shares: Tensor | None = None, loop: bool = False,
+) -> Denoiser:  # fmt: skip
     """One denoiser for ``frames`` latent frames from one per prompt; ``shares`` (P, frames) says which counts when."""
     multiple = multiple_of(parts.unet)
     window = min(window_frames(parts), frames // multiple * multiple if loop else frames)

@@ -69,9 +69,8 @@ class Leaf:
         elif shown not in (None, MISSING, "", []):
             about["help"] += f"  [default: {shown}]"
         long = [f"--{self.name.replace('_', '-')}"] * ("--" not in "".join(self.names))
-        parameter: Any = click.Option(
-            (self.name, *self.names, *long), **about, multiple=self.is_list, hidden=self.hidden
-        )
+        about |= {"multiple": self.is_list, "hidden": self.hidden}
+        parameter: Any = click.Option((self.name, *self.names, *long), **about)
         parameter.panel = self.panel
         return parameter
 
@@ -202,11 +201,9 @@ class Command(Group):
                 values |= read_settings(values.pop("settings"), keys)
             build(cls, values).run()
 
+        text = cleandoc(cls.__doc__ or "").replace("\n\nExample", "\n\n\b\nExample")  # lines stay lines
         cls.click = PanelCommand(
-            None,
-            params=[leaf.parameter() for leaf in parameters],
-            callback=call,
-            help=cleandoc(cls.__doc__ or "").replace("\n\nExample", "\n\n\b\nExample"),  # lines stay lines
+            None, params=[leaf.parameter() for leaf in parameters], callback=call, help=text
         )
         cls.click.settings = keys
 

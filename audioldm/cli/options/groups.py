@@ -273,16 +273,13 @@ class SoundConditions(Group):
 
     def apply(self, pipe: Pipe, sources: list[maps.MapSource], seconds: float) -> Pipe:
         """``pipe`` under these conditions, for a clip of ``seconds``.   Raises AudioLDMError where one does not fit."""
-        present = list(pipe.controls)
-        if self.micro:
-            present = with_facts(pipe, present, controls.parse_facts(self.micro))
+        present = with_facts(pipe, controls.parse_facts(self.micro)) if self.micro else list(pipe.controls)
         if self.prior is not None:
             place = prior.SHIPPED if self.prior == SHIPPED else self.prior
             if not (place / "config.json").is_file():
                 what = f"There is no prior in {place}."
                 raise AudioLDMError(what, "Train one: audioldm train caption/prior.")
-            net = clap.load_in_space(place, prior.Prior, pipe.clap, "caption/prior")
-            pipe = replace(pipe, prior=net)
+            pipe = replace(pipe, prior=clap.load_in_space(place, prior.Prior, pipe.clap, "caption/prior"))
         present += self.map_controls(pipe, sources, seconds)
         reference = read_audio_prompt(self.audio_prompt, alone=False)
         if self.ip_adapter is not None and reference is not None:
@@ -323,13 +320,12 @@ class SoundConditions(Group):
         return out
 
 
-def with_facts(pipe: Pipe, present: list[Any], facts: dict[str, float]) -> list[Any]:
-    """The controls, those of micro-conditioning with ``facts``; there must be one."""
-    places = [place for place, one in enumerate(present) if isinstance(one, controls.MicroControl)]
-    if not places:
-        what = f"{pipe.name} was not trained with micro-conditioning."
-        raise AudioLDMError(what, "Train one: recipe sdxl/micro.")
-    return [replace(one, facts=facts) if place in places else one for place, one in enumerate(present)]
+def with_facts(pipe: Pipe, facts: dict[str, float]) -> list[Any]:
+    """The model's controls, that of micro-conditioning with ``facts``."""
+    kind, why = controls.MicroControl, f"{pipe.name} was not trained with micro-conditioning."
+    if kind not in map(type, pipe.controls):
+        raise AudioLDMError(why, "Train one: recipe sdxl/micro.")
+    return [replace(one, facts=facts) if isinstance(one, kind) else one for one in pipe.controls]
 
 
 def ip_adapter(pipe: Pipe, folder: Path, path: Path, scale: float) -> controls.AudioPromptControl:
