@@ -57,8 +57,7 @@ def warn_of_student(defaults: Sampling, settings: Sampling) -> None:
     if defaults.guidance != 1 or defaults.steps > FEW:
         return
     # one that draws fresh noise between its calls may take any number of them
-    free = defaults.sampler.startswith("consistency")
-    few = defaults.steps
+    few, free = defaults.steps, defaults.sampler.startswith("consistency")
     least, most, span = (1, 2 * few, f"1 to {2 * few}") if free else (few, few, few)
     names = ("sampler", "grid", "guidance")
     other = {k: v for k in names if (v := getattr(settings, k)) != getattr(defaults, k)}

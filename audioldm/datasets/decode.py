@@ -246,10 +246,7 @@ def mono(channels: Tensor) -> tuple[Tensor, int | None]:
 
 
 def resample(wave: Tensor, source: int, target: int) -> Tensor:
-    """Change the rate of (..., N) from ``source`` to ``target`` Hz; the length becomes ceil(N * target / source).
-
-    Odd rates whose ratio has huge terms use the nearest small ratio (less than 0.02 cents away).
-    """
+    """(..., N) at ``source`` Hz as (..., ceil(N target / source)); a ratio of huge terms is off by up to 0.02 cents."""
     if source == target or wave.shape[-1] == 0:
         return wave
     length = ceil(wave.shape[-1] * target / source)
@@ -271,10 +268,7 @@ def decode(path: str | Path, rate: int, *, start: float = 0.0, seconds: float | 
 
 
 def encode(path: str | Path, wave: Tensor, rate: int, format: str | None = None) -> Path:
-    """Write (N,) as ``wav``, ``flac`` (16 bit), ``ogg`` or ``mp3``; the file appears whole or not at all.
-
-    ``format`` is taken from the suffix if None.  Samples outside [-1, 1] are cut by the 16-bit formats.
-    """
+    """Write (N,), cut to [-1, 1], as wav, flac (16 bit), ogg or mp3 (by its suffix if None), whole or not at all."""
     path = Path(path)
     kind = (format or path.suffix.lstrip(".")).lower()
     if kind not in SUBTYPES:

@@ -150,8 +150,7 @@ def verified(row: Row) -> Path:
 
 def split_of(group: str, *, val: float = 0.1, test: float = 0.1) -> str:
     """The split of a recording, decided by the hash of its name alone, so that adding files moves none."""
-    digest = hashlib.sha256(group.encode(errors="surrogatepass")).digest()
-    place = int.from_bytes(digest[:8]) / 2**64
+    place = int.from_bytes(hashlib.sha256(group.encode(errors="surrogatepass")).digest()[:8]) / 2**64
     return "test" if place < test else "val" if place < test + val else "train"
 
 
