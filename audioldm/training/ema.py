@@ -181,7 +181,8 @@ def synthesise(folder: Path | str, *, width: float, at: int | None = None) -> di
     averages = [one for one in stored(Path(folder)) if at is None or one[2] <= at]
     if not averages:
         hint = "Train with callbacks.power_ema.every=N, or choose a later step."
-        raise AudioLDMError(f"{folder} holds no stored averages of such steps.", hint)
+        when = "" if at is None else f" of step {at} or before"
+        raise AudioLDMError(f"{folder} holds no stored averages{when}.", hint)
     _, names, steps = zip(*averages, strict=True)
     exponents = torch.tensor([*map(exponent, map(float, names))])
     at = max(steps) if at is None else at

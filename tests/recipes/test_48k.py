@@ -49,4 +49,4 @@ def test_the_chain_at_48_khz_ends_in_a_sound(tiny_model, command, tmp_path, monk
 
     capsys.readouterr()
     assert command("data", "encode", "synthetic", "--spec", "44k", *made, "--force") == 2
-    assert "spec='44k' is unknown. Known: 16k_64, 48k_256." in capsys.readouterr().err
+    assert "'44k' is not one of '16k_64', '48k_256'" in capsys.readouterr().err
