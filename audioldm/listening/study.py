@@ -50,11 +50,11 @@ class Session(NamedTuple):
         numbers = [*played, 0 if self.seconds is None else self.seconds, self.switches]
         if not all(map(usual, numbers)):
             raise RefusedError(422, "heard, seconds and switches are numbers from 0 to a million.")
-        shares = None
+        parts = None
         if self.source == "page" or self.played is not None:
-            shares = enough(played, count, need)
+            parts = enough(played, count, need)
         seconds = None if self.seconds is None else round(self.seconds, 2)
-        return {"heard": shares, "seconds": seconds, "switches": int(self.switches), "source": self.source}
+        return {"heard": parts, "seconds": seconds, "switches": int(self.switches), "source": self.source}
 
 
 class Study:
