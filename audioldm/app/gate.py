@@ -10,8 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from audioldm import gate
 from audioldm.gate import Message, Receive, Send, refuse
 
-SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json")
-"""Endings of files that may go out: sounds, pictures and sidecars; nothing that a browser would run"""
+SERVED = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".png", ".json")  # nothing that a browser would run
 ALIAS = "/audioldm-files"  # What the folder of files is called in requests and replies
 MOST_JSON = 2**20  # bytes of a request: it names uploads and holds none
 
@@ -22,8 +21,7 @@ class Gate(gate.Gate):
     def __init__(self, app: Any, *, folder: Path, host: str) -> None:
         super().__init__(app, host=host)
         self.folder = str(folder.absolute())
-        self.names = json.dumps(self.folder)[1:-1].encode(), self.folder.encode()
-        """The folder in JSON and in plain text"""
+        self.names = json.dumps(self.folder)[1:-1].encode(), self.folder.encode()  # in JSON, in plain text
 
     def refusal(self, scope: Message, headers: Headers) -> tuple[int, str] | None:
         """Why a request is not answered: also a file to keep back."""

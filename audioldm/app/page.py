@@ -108,7 +108,7 @@ class Tab:
 
     def wire(self, studio: service.Service, history: gr.State, work: Work, api_name: str) -> None:
         """Start by the button or by Enter in a prompt alone, stop by the other button."""
-        run = self.runner(partial(updates, studio, work))
+        run = self.runner(partial(updates, studio.limits.takes, work))
         inputs, outputs = [*self.fields.values(), history], [self.status, history, *self.players]
         events: list[Any] = [self.start.click(run, inputs, outputs, api_name=api_name, **MODEL)]
         if api_name == "generate":
@@ -260,11 +260,8 @@ def train_tab(page: gr.Blocks, trainer: training.Trainer) -> None:
     page.load(lambda: gr.update(choices=trainer.folders()), None, folder, **QUIET)
 
 
-def updates(
-    studio: service.Service, work: Work, answers: dict[str, Any], past: History
-) -> Iterator[list[Any]]:
+def updates(count: int, work: Work, answers: dict[str, Any], past: History) -> Iterator[list[Any]]:
     """Updates of the page while ``work(answers)`` goes on: the line, the history, the takes."""
-    count = studio.limits.takes
     still: list[Any] = [gr.skip()] * (1 + 2 * count)
     yield ["Waiting for the model.", *still]
     try:

@@ -81,7 +81,7 @@ def run(arguments: list[str], commands: click.Command = app) -> int:
 
 
 def code_of(error: SystemExit) -> int | None:
-    """That of a library's exit, which may be a message."""
+    # that of a library may be a message
     return error.code if isinstance(error.code, int | None) else say_error(RuntimeError(error.code))
 
 

@@ -178,8 +178,7 @@ def plain(text: str, most: int) -> str:
 
 def stem_of(text: str, seed: int, *marks: str) -> str:
     """``a_dog_barking_seed7``: letters and digits of the text, at most 48, marks, then the seed."""
-    name = "_".join(filter(None, (plain(text, 48), *marks)))
-    return f"{name or 'clip'}_seed{seed}"
+    return f"{'_'.join(filter(None, (plain(text, 48), *marks))) or 'clip'}_seed{seed}"
 
 
 def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = "") -> list[list[Clip]]:
@@ -206,10 +205,7 @@ def plan(rows: Sequence[Row], prompts: Prompts, output: Output, *, title: str = 
 
 
 def file_of(out: str | None, stem: str, output: Output) -> tuple[str, str]:
-    """A clip's name without ending and its format, of a table's ``out``, else of --out if it is a file, or ``stem``.
-
-    The ending chooses the format where nothing else does.
-    """
+    """A clip's name without ending and its format: of a table's ``out``, else of --out if it is a file, or ``stem``."""
     place = Path(out or (output.out.name if output.is_file else stem))
     ending = groups.format_of(place)
     audio_format = output.audio_format or ending or "wav"
@@ -235,10 +231,7 @@ def check_outputs(clips: Sequence[list[Clip]], output: Output) -> None:
 
 
 def is_finished(clip: Clip, output: Output, options: dict[str, Any]) -> bool:
-    """Whether a clip is there whole, as its sidecar describes it.
-
-    Raises AudioLDMError where it is whole but was made with other settings, unless --force may overwrite it.
-    """
+    """Whether a clip is there whole.   Raises AudioLDMError where other settings made it, but with --force."""
     files = clip.files(output)
     try:
         record = json.loads(read_text(files["sidecar"]))

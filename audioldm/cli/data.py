@@ -329,18 +329,17 @@ class Shard(Force, DryRun, Command):
     split: str = option("train", "Rows of this split.")
 
     def run(self) -> None:
-        out = self.out
-        self.check_free(*out.glob("*.tar"))
+        self.check_free(*self.out.glob("*.tar"))
         rows = manifest.read(self.manifest, split=self.split)
         if not rows:
             what = f"{self.manifest} has no row of split {self.split!r}."
             raise AudioLDMError(what, "Choose another --split.")
         if self.dry_run:
-            would(f"{len(rows)} clips would be written below {out}")
+            would(f"{len(rows)} clips would be written below {self.out}")
             return
-        with waiting(f"writing {out}"):
-            written = shards.write_shards(rows, out, clips=self.clips)
-        show_text(f"{out}: {len(written)} shards, {len(rows)} clips")
+        with waiting(f"writing {self.out}"):
+            written = shards.write_shards(rows, self.out, clips=self.clips)
+        show_text(f"{self.out}: {len(written)} shards, {len(rows)} clips")
 
 
 class Encode(Force, DryRun, Command):
@@ -382,12 +381,11 @@ class Encode(Force, DryRun, Command):
         channels = vae.config.latent_channels
         spec = replace(SPECS[self.spec], stride=vaes.stride_of(vae), latent_channels=channels)
         nets = encoding.Nets(vae, clap, spec, encoding.text_encoder(clap, t5))
-        ingredients, settings = self.ingredients(), self.settings(cuts, nets)
-        key = latents.key_of({**settings, "made_of": sorted(map(itemgetter("sha256"), ingredients))})
+        made_of, settings = self.ingredients(), self.settings(cuts, nets)
+        key = latents.key_of({**settings, "made_of": sorted(map(itemgetter("sha256"), made_of))})
         done = 0 if self.dry_run else latents.begun(out, key, force=self.force)
         if done is not None:
-            null = clap.embed_text([""])[0].tolist()
-            about = {**settings, "key": key, "made_of": ingredients, "null": null}
+            about = {**settings, "key": key, "made_of": made_of, "null": clap.embed_text([""])[0].tolist()}
             about |= {"null_tokens": t5.embed("").tolist()} if t5 is not None else {}
             self.encode(cuts, nets, about, done)
             warn_of_length(nets.known, t5 or clap)

@@ -35,6 +35,7 @@ ROUNDS = "Times that every step is taken, so that new and old agree (RePaint).",
 
 class Edit(Making):
     panel = "Edit"
+    splice = False
     takes: Takes = Takes()
 
     @classmethod
@@ -61,10 +62,6 @@ class Edit(Making):
         wave: torch.Tensor = function(pipe, *self.subjects(waves, prompt), **self.keywords(), **settings)
         return wave
 
-    @property
-    def splices(self) -> bool:
-        return bool(vars(self).get("splice"))
-
     def options(self, clip: Clip) -> dict[str, Any]:
         """The options that make one take, by which ``--replay`` makes it again."""
         takes = replace(self.takes, n=1, seed=0)
@@ -83,7 +80,7 @@ class Edit(Making):
             pipe, config, settings = self.load()
         del settings["seconds"]
         inputs = [{"path": str(path), "sha256": sha256(path)} for path in self.files()]
-        about = {"edit": name, "inputs": inputs, "splice": self.splices, "schedule": self.takes.schedule}
+        about = {"edit": name, "inputs": inputs, "splice": self.splice, "schedule": self.takes.schedule}
         made_by = {**settings, **config.settings(), **about, **keywords}
         waves = [file.mono(pipe.spec.rate) for file in files]
         with progress(len(clips), "takes") as advance:
@@ -91,7 +88,7 @@ class Edit(Making):
                 take = {"seed": clip.seed, "on_step": lambda _, steps: advance(1 / steps)}
                 wave = self.edited(pipe, waves, prompt, guidance_config=config, **take, **settings)
                 file = None
-                if self.splices:
+                if self.splice:
                     file = self.spliced(files[0], wave, pipe)
                     wave = file.mono(pipe.spec.rate)
                 record = {"command": f"edit {name}", "settings": made_by, "options": self.options(clip)}
@@ -103,8 +100,8 @@ class Edit(Making):
         if (regions is None and self.name() == "inpaint") or regions:
             edit.check_regions(regions or [], files[0].seconds)
         for path, sound in dict(zip(self.files(), files, strict=True)).items():
-            for note in sound.notes(splice=self.splices):
-                could = "become one" in note and hasattr(self, "splice")
+            for note in sound.notes(splice=self.splice):
+                could = "become one" in note and isinstance(self, Spliced)
                 say(f"{path}: {note}{'; --splice keeps those outside of a region' * could}.")
 
     def plan(self) -> list[Clip]:
@@ -113,7 +110,7 @@ class Edit(Making):
         title = " ".join([*(path.stem for path in self.files()), self.name(), text])
         clips = [*chain(*plan([Row("", "edit")], Prompts(n=takes.n, seed=takes.seed), output, title=title))]
         clips = [replace(clip, prompt=text) for clip in clips]
-        if self.splices:
+        if self.splice:
             self.check_splice(clips[0].audio_format)
         check_outputs([[clip] for clip in clips], output)
         output.check_free(*chain(*(clip.files(output).values() for clip in clips)))
