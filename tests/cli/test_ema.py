@@ -69,7 +69,7 @@ def test_refusals_lose_nothing(run: Path, command, tmp_path, capsys):
         ),
         ((run, "-o", tmp_path), "--force"),
         ((run, "-o", tmp_path / "a", "--width", "0.5"), "width=0.5"),
-        ((run, "-o", tmp_path / "a", "--at", "2"), "averages of such steps"),
+        ((run, "-o", tmp_path / "a", "--at", "2"), "of step 2 or before"),
         ((run, "-o", tmp_path / "mine", "--force"), "is no run"),
         ((tmp_path / "empty", "-o", tmp_path / "a"), "no stored averages"),
     ):
