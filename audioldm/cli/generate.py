@@ -28,6 +28,8 @@ with later():
     from audioldm.cli import edit
     from audioldm.pipeline import conditions, longform, run
 
+Candidate = tuple[Clip, Wave, dict[str, int]]  # with its place in its batch
+
 
 class ManyOutputs(groups.Output):
     resume: bool = option(False, "Make only clips that are not there, whole and with these settings.")
@@ -231,19 +233,21 @@ class Session:
             condition = conditions.between(self.pipe, condition, self.embedding(path), share)
         return condition
 
-    def clap_scores(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> list[float]:
+    def best(self, candidates: list[Candidate]) -> tuple[Candidate, dict[str, Any]]:
+        """The one that CLAP finds nearest to its condition, and the ranks; a single one is not compared."""
+        if len(candidates) == 1:
+            return candidates[0], {}
         clip = candidates[0][0]
         film = getattr(self.condition(clip), "film", None)
         film = self.pipe.clap.embed_text([clip.prompt]) if film is None else film
         waves = torch.stack([torch.from_numpy(wave) for _, wave, _ in candidates])
-        return conditions.clap_scores(self.pipe, waves, film).tolist()
-
-    def save(self, candidates: list[tuple[Clip, Wave, dict[str, int]]]) -> dict[str, Any]:
-        """Save the candidate that CLAP finds nearest to its condition; a single one is not compared."""
-        scores = self.clap_scores(candidates) if len(candidates) > 1 else [0.0]
-        clip, wave, machine = candidates[scores.index(max(scores))]
+        scores = conditions.clap_scores(self.pipe, waves, film).tolist()
         listed = [{"seed": one[0].seed, "clap": score} for one, score in zip(candidates, scores, strict=True)]
-        ranks = {"rerank": {"kept": clip.seed, "candidates": listed}} if len(listed) > 1 else {}
+        best = candidates[scores.index(max(scores))]
+        return best, {"rerank": {"kept": best[0].seed, "candidates": listed}}
+
+    def save(self, candidates: list[Candidate]) -> dict[str, Any]:
+        (clip, wave, machine), ranks = self.best(candidates)
         settings = {**self.settings_of(clip), **self.config.settings(), **ranks, "loop": self.prompts.loop}
         settings |= {"schedule": self.prompts.schedule}
         if self.pipe.controls:
@@ -296,10 +300,7 @@ class Machine(Group):
 
 
 def replay(request: Generate, path: Path) -> Iterator[dict[str, Any]]:
-    """Make the sound of a sidecar of generate or edit again, and say how far it is from the first.
-
-    ``request`` says where it goes, and may say what computes it.   Raises AudioLDMError.
-    """
+    """Make the sound of a sidecar again where ``request`` says, and say how it differs.   Raises AudioLDMError."""
     if request.prompt is not None or request.prompts.prompts is not None:
         raise AudioLDMError("A prompt and --replay were both given.", "Give one of them.")
     record, machine = read_sidecar(path)
