@@ -23,7 +23,7 @@ VAGUE_FILES = ("utils", "util", "misc", "common", "helpers", "manager")
 # A participle as a name says that something happened to a thing, not what the thing is.
 PARTICIPLES = {"told", "found", "made", "heard", "own", "given", "chosen", "spoken"}
 LIMITS = {
-    "lines of the package": 26_200,
+    "lines of the package": 26_180,
     "participles as names": 0,
     "files with one importer": 40,
     "functions over 60 lines": 0,

@@ -105,10 +105,10 @@ def multiple_of(unet: LatentUNet) -> int:
 
 
 def net_call(unet: LatentUNet, *, variance: bool = False) -> NetCall:
-    """The U-Net as function (x (B, C, T, F), t (B,), condition, **residuals) -> (B, C, T, F); 2C with ``variance``."""
+    """As a function (x (B, C, T, F), t (B,), condition, **residuals) -> x's shape; ``variance``: all channels."""
     kind, width = kind_of(unet), unet.config.cross_attention_dim
     two = isinstance(unet, AudioLDM2UNet2DConditionModel) and sum(map(bool, width[0])) == 2
-    channels = unet.config.in_channels * (1 + variance)
+    channels = None if variance else unet.config.in_channels
     needed = {"film": kind != "cross", "tokens": kind != "film", "tokens2": two}
 
     def call(x: Tensor, t: Tensor, condition: Condition, **residuals: Tensor) -> Tensor:

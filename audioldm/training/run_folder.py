@@ -155,7 +155,9 @@ class RunFolder(L.Callback):
 
     def resumed(self, settings: Path, begun: Path, about: dict[str, Any]) -> dict[str, Any]:
         """The provenance of a run that goes on.   Raises AudioLDMError where its settings or its data changed."""
-        if settings.is_file() and not goes_on(settings.read_text("utf-8", "replace"), self.config):
+        if settings.is_file() and not goes_on(
+            settings.read_text(encoding="utf-8", errors="replace"), self.config
+        ):
             hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
             raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
         first = read_provenance(begun) if begun.is_file() else {}
