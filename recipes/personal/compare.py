@@ -6,7 +6,8 @@
 Adapters are trained by their recipes, at their length, on ``my_sounds``, and judged by YAMNet: the mean score of the
 right classes over 24 clips of the prompt, and how many of 40 clips of other prompts (ESC-10's classes) are still
 recognised.   Controls that come with the model are judged on held-out clips with captions, each under another clip's
-caption, by the measures of ``recipes.embedded.extras``.   The same noise with and without, always.   N samples.
+caption, by the measures of ``recipes.embedded.extras``.   The same noise with and without, always.   Rows that an
+earlier call left in ``-o`` stay in the table.   N samples.
 """
 
 import argparse
@@ -51,7 +52,8 @@ class Compared:
     """The model, its judge, and the rows of the table so far."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.yamnet, self.rows = args, YamNet(), list[Row]()
+        self.args, self.yamnet, file = args, YamNet(), args.out / "compare.json"
+        self.rows: list[Row] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         self.pipe = AudioLDM.from_pretrained(args.model, device=args.device)
         self.settings: Row = {"batch_size": 12, **({"steps": 2} if args.quick else {})}
         self.seeds = 2 if args.quick else 24
@@ -79,13 +81,25 @@ class Compared:
         return sum(bool(right_classes(scores, OTHERS[prompt].split("|"))) for prompt, scores in pairs)
 
     def add(self, name: str, measure: str, before: list[float], after: list[float], **more: Any) -> None:
-        """A row: means without and with, and on how many clips it is better."""
-        sign = -1 if "RMSE" in measure else 1
-        better = sum(sign * (a - b) > 0 for a, b in zip(after, before, strict=True))
-        means = [f"{sum(values) / max(1, len(values)):.3f}" for values in (before, after)]
+        """A row: means without and with, their difference with its standard error, on how many clips it is better."""
+        gain = torch.tensor(after, dtype=torch.float64) - torch.tensor(before, dtype=torch.float64)
+        better = int((-gain if "RMSE" in measure else gain).gt(0).sum())
+        difference = f"{gain.mean():+.3f} ± {gain.std() / len(gain) ** 0.5:.3f}"
+        means = [f"{sum(values) / len(values):.3f}" for values in (before, after)]
         row = {"net": name, "measure": measure, "without": means[0], "with": means[1]}
-        self.rows.append({**row, "better on": f"{better} of {len(after)}", **more})
-        columns = ("net", "measure", "without", "with", "better on", "others kept", "MB", "minutes")
+        row |= {"difference": difference, "better on": f"{better} of {len(gain)}", **more}
+        self.rows = [one for one in self.rows if one["net"] != name] + [row]
+        columns = (
+            "net",
+            "measure",
+            "without",
+            "with",
+            "difference",
+            "better on",
+            "others kept",
+            "MB",
+            "minutes",
+        )
         table = [[str(one.get(column, "")) for column in columns] for one in self.rows]
         (self.args.out / "compare.json").write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
         (self.args.out / "compare.md").write_text(markdown(columns, table) + "\n", encoding="utf-8")
