@@ -128,7 +128,7 @@ class Guidance(Group):
     guidance_extra_prompts: list[str] = setting([], "More prompts; below 0 avoids one.", "TEXT[:WEIGHT]")
     guidance_weak: str | None = setting(None, "Autoguidance: steer away from this worse model.", "FOLDER")
     refiner: str | None = option(None, "For the lowest noise levels: sdxl/refiner.", "FOLDER", hidden=True)
-    refine: float = setting(0.2, "The refiner's share of the schedule's time.", Between(0, 1, above=True))
+    refine: float = option(0.2, "The refiner's share of time.", Between(0, 1, above=True), hidden=True)
     guidance_clap: float = setting(0.0, "Strength of the CLAP score's gradient, such as 30.", Between(0))
     guidance_classifier: Path | None = setting(None, "What recipe embedded/classifier exported.", "FOLDER")
     guidance_class: str | None = setting(None, "The class to steer to; names promptless clips.", "NAME")
