@@ -31,6 +31,8 @@ from audioldm.datasets.prepare.folder import folder as rows_of
 from audioldm.evaluation.embedders import yamnet
 from audioldm.evaluation.prompts import HIGHEST, IGNORED, LEAST, fits, read_prompts
 from audioldm.metrics.distances import frechet_rows
+from audioldm.nets.clap import load_in_space
+from audioldm.nets.prior import Prior
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig
 from audioldm.signal.level import normalise_peak
@@ -112,14 +114,14 @@ class Judge:
         if (key := f"held-out clips, {seconds:g} s") not in self.rows:
             self.keep(key, sound_of(real, rate))
         vectors = torch.cat([pipe.clap.embed_text(self.prompts)] * SEEDS)
-        waves = self.draw(pipe, vectors, 0, seconds, **options)
+        waves = self.draw(pipe, through_prior(pipe, vectors, 0), 0, seconds, **options)
         embeddings, scores = self.tags(waves)
         by_mean, by_largest = self.hits(scores.mean(1)), self.hits(scores.amax(1))
         each = nnf.normalize(embeddings.mean(1), dim=-1).unflatten(0, (SEEDS, -1))
         near = torch.einsum("spd,tpd->stp", each, each)[~torch.eye(SEEDS, dtype=torch.bool)]
         rewards = reward(pipe, waves.to(self.device), vectors)
         captions = pipe.clap.embed_text([row.captions[0] for row in self.held])
-        sounds = self.draw(pipe, captions, 5000, seconds, **options)
+        sounds = self.draw(pipe, through_prior(pipe, captions, 5000), 5000, seconds, **options)
         patches = [self.tags(part)[0].flatten(0, 1) for part in (sounds, real)]
         self.keep(name, {
             "clips": len(waves), "recognised, mean": sum(by_mean) / len(waves),
@@ -128,6 +130,14 @@ class Judge:
             "refused": float((rewards == REFUSED).float().mean()), **sound_of(waves, rate),
             "right": "".join(str(int(hit)) for hit in by_largest), "s": round(time.time() - begin),
         })  # fmt: skip
+
+
+def through_prior(pipe: AudioLDM, vectors: Tensor, first: int) -> Tensor:
+    """Texts' vectors (B, D) as they are, or those that the pipeline's prior draws, the seeds from ``first`` on."""
+    if pipe.prior is None:
+        return vectors
+    seeds = list(range(first, first + len(vectors)))
+    return pipe.prior.sample(vectors, pipe.clap.embed_text([""])[0], seeds=seeds)
 
 
 def sound_of(waves: Tensor, rate: int) -> dict[str, float]:
@@ -167,6 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, nargs="*", default=[5.12])
     parser.add_argument("--refiner", help="a model for the lowest noise levels")
+    parser.add_argument(
+        "--prior", type=Path, help="of recipe caption/prior; the text's vector goes through it"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--few", type=int, help="prompts and clips: a rehearsal")
     parser.add_argument("-o", "--out", type=Path, default=Path("judge.json"))
@@ -174,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     judge = Judge(args, torch.device(args.device))
     for model in args.models:
         pipe = AudioLDM.from_pretrained(None if model == "embedded" else model, device=args.device)
+        if args.prior:
+            pipe = replace(pipe, prior=load_in_space(args.prior, Prior, pipe.clap, "caption/prior"))
         options: dict[str, Any] = {}
         if args.refiner:
             refiner = AudioLDM.from_pretrained(args.refiner, device=args.device)
