@@ -5,6 +5,7 @@ fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), one
 """
 
 import ctypes
+import os
 import platform
 import warnings
 from collections import OrderedDict
@@ -24,6 +25,7 @@ from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, TextCall, TwoTowers
+from audioldm.nets.cpu import hasten
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
@@ -34,6 +36,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 Clap = TwoTowers | NoClap
 Nets = tuple[LatentUNet, AutoencoderKL, SpeechT5HifiGan | ISTFTVocoder, Clap]
 Net = TypeVar("Net", bound=nn.Module)
+CAPS = ("AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN's, that leave AVX-512 without bfloat16
 PLANS = 4
 """of cuDNN's for a convolution that are tried: ten take 58 s for the vocoder of 64 clips and are no faster"""
 
@@ -68,9 +71,11 @@ class Engine:
         check_mode(mode)
         self.mode, self.dtype = mode, dtype or (torch.float32 if mode == "exact" else torch.bfloat16)
         if torch.device(device).type == "cpu" and emulated(self.dtype):
-            name, use = str(self.dtype).removeprefix("torch."), "use --mode exact, without a dtype."
-            why = f"This processor has no instructions for {name}, which takes many times as long here as float32 does"
-            warnings.warn(f"{why}: {use}", AudioLDMWarning, stacklevel=3)
+            name, end = str(self.dtype).removeprefix("torch."), "; leave out the dtype."
+            if dtype is None:
+                self.dtype, end = torch.float32, ", so that mode fast runs in float32."
+            why = f"This processor has no instructions for {name}, which takes many times as long as float32"
+            warnings.warn(why + end, AudioLDMWarning, stacklevel=3)
         *cast, clap = self.nets
         for net in cast:
             nn.Module.to(net, device=device, dtype=self.dtype).eval()  # diffusers' own warns of any cast
@@ -91,7 +96,10 @@ def emulated(dtype: torch.dtype) -> bool:
     short = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype)
     if short is None or not torch.backends.mkldnn.is_available():
         return False
-    if short == "bf16" and torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported():
+    lacking = (
+        not torch.cpu._is_avx512_bf16_supported() or os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in CAPS
+    )
+    if short == "bf16" and torch.cpu._is_avx512_supported() and lacking:
         return True  # oneDNN answers yes, and takes five times as long as in float32
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
 
@@ -109,7 +117,7 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     on_gpu = unet.device.type == "cuda"
     recorded: Callable[..., Any] = Graphed if on_gpu else lambda function: function
     inside = partial(Tensor.contiguous, memory_format=torch.channels_last)
-    quick_unet, quick_vae, quick_vocoder = map(fused, cast) if on_gpu else cast
+    quick_unet, quick_vae, quick_vocoder = map(fused, cast) if on_gpu else (*map(hasten, cast[:2]), vocoder)
     call = net_call(quick_unet)
     on_tensors = recorded(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
 

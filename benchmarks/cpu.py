@@ -4,6 +4,7 @@
     python -m benchmarks.cpu --rehearse                    # the same rows at toy sizes
 
 Published S shape, random weights, the same for both sides; 10.24 s, 10 steps of DDIM, guidance 2.5; in turn (ABAB).
+A processor is held to what older ones have by variables of its libraries (benchmarks/README.md).
 Then the embedded model: start-up, real-time factor, clips per minute against the batch, time and memory against the
 length.   Beside every speed stands how far the sound is from the exact one.
 """
@@ -11,33 +12,42 @@ length.   Beside every speed stands how far the sound is from the exact one.
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from audioldm.convert.reference import find_part
+from audioldm.diffusion.grids import leading
 from audioldm.diffusion.windows import blend, plateau, starts
 from audioldm.engines import emulated, keep_freed_memory
 from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
+from audioldm.pipeline.guidance import GuidanceConfig
 from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
-from benchmarks.processes import Original, growth, memory, original_is_here, startup
-from benchmarks.shapes import aligned, ours, theirs, unet_of
+from benchmarks.processes import Original, growth, heap, memory, original_is_here, startup
+from benchmarks.shapes import aligned, ours, run_ours, run_theirs, theirs, unet_of
 
 BASE = "diffusers fp32"
+HALF, DRAFT = "fast, half its steps guided", "fast, embedded vocoder"
+FEW, BOTH = "fast, 4 calls without guidance", "fast, 4 such calls, embedded vocoder"
+LESS = (DRAFT, FEW, BOTH, HALF)
+"""less work: the embedded ISTFT vocoder in HiFi-GAN's place, a student's calls, guidance at the first steps alone"""
 SLOW = emulated(torch.bfloat16)
-"""No instructions for bfloat16 here: its rows would take a quarter of an hour each and say nothing."""
-MODES = ("exact", *(() if SLOW else ("fast",)))
+"""No instructions for bfloat16 here: ``fast`` is float32, and diffusers in bfloat16 would take a quarter of an hour."""
+MODES = ("exact", "fast")
 NAMES = (BASE, *(() if SLOW else ("diffusers bf16",)), *MODES)
 
 
 class CpuBench(Bench):
     """The same rows' helpers, with this processor's pipelines."""
 
-    most = 130.0
-    """seconds after which whole pipelines are not run again"""
+    warm = False
+    """whether every part of them has run"""
 
     def pipe(self, name: str, nets: Any = None) -> Any:
         """A pipeline by name, built once."""
@@ -46,10 +56,27 @@ class CpuBench(Bench):
             "diffusers bf16": lambda: theirs(self.nets, torch.bfloat16),
             "exact": lambda: ours(self.nets),
             "fast": lambda: ours(self.nets, "fast"),
+            DRAFT: lambda: self.draft(),
         }
-        if name not in self.pipes:
-            self.pipes[name] = makers[name]()
-        return self.pipes[name]
+        same = {HALF: "fast", FEW: "fast", BOTH: DRAFT}.get(name, name)
+        if same not in self.pipes:
+            self.pipes[same] = makers[same]()
+        return self.pipes[same]
+
+    def draft(self) -> AudioLDM:
+        """``fast`` with the embedded vocoder."""
+        fast = self.pipe("fast")
+        vocoder = find_part("embedded", "vocoder").open()
+        return replace(fast, vocoder=vocoder).to("cpu", mode="fast")
+
+    def settings(self, name: str, steps: int) -> dict[str, Any]:
+        """What the pipelines that do less are called with."""
+        if name in (FEW, BOTH):
+            return {"steps": min(4, steps), "guidance": 1.0}
+        if name == HALF:
+            middle = float(leading(self.pipe("fast").schedule, steps)[steps // 2])
+            return {"steps": steps, "guidance_config": GuidanceConfig(interval=(1.001 * middle, inf))}
+        return {"steps": steps}
 
 
 def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
@@ -60,7 +87,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
         def run(part: str = part) -> Row:
             inputs = {n: typed(bench, bench.pipe(n)) for n in names}
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
-            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=25))
+            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=40))
             for name, value in row.items():
                 rate = bench.peaks["fp32" if name.endswith("fp32") or name == "exact" else "bf16"]
                 if part in floor:
@@ -68,36 +95,42 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
             return row
 
         bench.book.add("parts S", part, run, needs=20)
+    bench.warm = True
 
 
 def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
-    """Prompt to sound; and how far from diffusers' sound each is."""
+    """Prompt to sound; how far from diffusers' sound each is, and how much faster than diffusers' best."""
     steps = bench.steps(10)[0]
     waves: dict[str, Any] = {}
 
     def keep(name: str) -> None:
-        waves[name] = bench.whole(bench.pipe(name), steps=steps)
+        pipe, settings = bench.pipe(name), bench.settings(name, steps)
+        if isinstance(pipe, AudioLDM):
+            waves[name] = run_ours(pipe, 1, seconds=bench.seconds, **settings)
+        else:
+            waves[name] = run_theirs(pipe, 1, seconds=bench.seconds, **settings)
 
     ours_and_theirs = [name for name in names if name != "original audioldm"]
 
     def run() -> Row:
+        for pipe in map(bench.pipe, ours_and_theirs):
+            _ = isinstance(pipe, AudioLDM) and pipe.engine.functions  # built before they are timed
         runs: dict[str, Callable[[], Any]] = {n: partial(keep, n) for n in ours_and_theirs}
         with ExitStack() as stack:
             if "original audioldm" in names and not bench.tiny:
                 original = stack.enter_context(Original(seconds=bench.seconds, steps=steps))
                 runs["original audioldm"] = original
-            repeats = 1 if bench.tiny else 3
-            row = ratios(paired(runs, "cpu", repeats=repeats, warm=1, most=bench.most))
+            repeats, warm = 1 if bench.tiny else 5, 0 if bench.warm else 1
+            row = ratios(paired(runs, "cpu", repeats=repeats, warm=warm, most=bench.book.remaining()))
             if "original audioldm" in row:
                 row["original audioldm"]["peak_mib"] = original.peak_mib()
+        best = min(value["s"] for name, value in row.items() if "diffusers" in name)
+        for value in row.values():
+            value["times_best"] = round(best / value["s"], 2)
         for name in ours_and_theirs:
-            theirs_too = "diffusers" in name
-            other = (
-                (waves[name], waves[BASE])
-                if theirs_too
-                else aligned(waves[name], waves[BASE], bench.nets.vocoder)
-            )
-            row[name] |= error(*other)
+            if name in NAMES:
+                other = waves[name], waves[BASE]
+                row[name] |= error(*(other if "diffusers" in name else aligned(*other, bench.nets.vocoder)))
         return row
 
     bench.book.add("whole S", f"{bench.seconds} s, {steps} steps", run, needs=100)
@@ -181,7 +214,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=540.0, help="stop beginning rows after this time")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu.json"))
     parser.add_argument("--rehearse", action="store_true", help="toy sizes")
-    groups = ("parts", "whole", "startup", "embedded", "drift", "memory", "growth", "sizes", "long")
+    groups = ("parts", "whole", "heap", "startup", "embedded", "drift", "memory", "growth", "sizes", "long")
     parser.add_argument("--only", nargs="*", choices=groups, default=groups, help="these groups only")
     parser.add_argument(
         "--pipelines", nargs="*", help="these only, after the first; for machines of little memory"
@@ -193,21 +226,23 @@ def main() -> None:
     bench = CpuBench(book, device="cpu", rehearse=options.rehearse)
     peaks(bench, sizes=())
     book.add("floors", "S", partial(floor_rows, bench, "S"))
-    names = (*NAMES, *(("original audioldm",) if original_is_here() else ()))
+    names = (*NAMES, *LESS, *(("original audioldm",) if original_is_here() else ()))
     names = names if options.pipelines is None else (BASE, *options.pipelines)
+    plain = tuple(name for name in names if name in NAMES)
     runs: dict[str, Callable[[], Any]] = {
-        "parts": partial(parts, bench, tuple(n for n in names if n != "original audioldm")),
+        "parts": partial(parts, bench, plain),
         "whole": partial(whole, bench, names),
+        "heap": partial(heap, bench, MODES),
         "startup": partial(startup, bench),
         "embedded": partial(embedded, bench),
         "drift": lambda: book.add("drift S by part", "fast against exact", partial(drift, bench, "fast")),
-        "memory": partial(memory, bench, tuple(n for n in names if n != "original audioldm")),
+        "memory": partial(memory, bench, plain),
         "growth": partial(growth, bench),
         "sizes": partial(sizes, bench),
         "long": partial(long, bench),
     }
     for name, run in runs.items():
-        if name in options.only and not (SLOW and name == "drift"):
+        if name in options.only:
             run()
     print(f"{len(book.rows)} rows in {options.out}")
 

@@ -39,6 +39,21 @@ else:
     shapes.run_ours(shapes.AudioLDM.from_pretrained(folder, mode=kind), 1, seconds=seconds, steps=1)
 row = {}
 """
+HEAP = """
+import sys
+from functools import partial
+from benchmarks.bench import call_part, typed
+from benchmarks.cpu import CpuBench
+from benchmarks.measure import paired
+from audioldm.engines import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+bench = CpuBench(None, device="cpu", rehearse=bool(sys.argv[3:]))
+pipe, row = bench.pipe(sys.argv[2]), {}
+for part in ("unet step", "vae", "vocoder"):
+    run = partial(call_part, pipe, part, typed(bench, pipe))
+    row[part] = paired({"": run}, "cpu", repeats=5, most=15)[""]
+"""
 
 
 def child(code: str, *arguments: str) -> Row:
@@ -86,6 +101,14 @@ def growth(bench: Bench) -> None:
             "growth, embedded", f"{seconds:g} s, {steps} steps, batch {batch}",
             lambda run=run, s=seconds, n=steps, b=batch: {**run(), "seconds": s, "steps": n, "batch": b}, needs=15,
         )  # fmt: skip
+
+
+def heap(bench: Bench, modes: tuple[str, ...]) -> None:
+    """Each part with and without ``keep_freed_memory``, a process each."""
+    for mode in modes:
+        for kept in ("given back", "kept"):
+            words = (kept, mode, *(["tiny"] if bench.tiny else []))
+            bench.book.add("heap S", f"{mode}, freed memory {kept}", partial(child, HEAP, *words), needs=30)
 
 
 def memory(bench: Bench, names: tuple[str, ...]) -> None:

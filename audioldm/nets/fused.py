@@ -22,6 +22,7 @@ from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan
 
 from audioldm.nets import kernels
+from audioldm.nets.cpu import transposed
 
 Net = TypeVar("Net", bound=nn.Module)
 FEW_ROWS = 8  # rows of a batch that leave a card half idle, and are run in other ways
@@ -153,10 +154,6 @@ class FusedUpsample(Upsample2D):
         return self.conv(x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2))
 
 
-TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-"""which of three taps over doubled numbers add up to each of the four of a transposed convolution"""
-
-
 class TransposedUpsample(Upsample2D):
     """Nearest neighbours and a convolution 3 x 3 as one transposed convolution 4 x 4: 4 products a number, not 9."""
 
@@ -166,13 +163,6 @@ class TransposedUpsample(Upsample2D):
         weight = once(self, lambda: transposed(self.conv.weight))
         x = nnf.conv_transpose2d(hidden_states, weight, stride=2, padding=1)
         return kernels.add(x, None, self.conv.bias)
-
-
-def transposed(weight: Tensor) -> Tensor:
-    """The weight of a transposed convolution 4 x 4 for that (O, I, 3, 3) of one over doubled numbers."""
-    taps = torch.tensor(TAPS, device=weight.device)
-    new = torch.einsum("ah,bw,oihw->ioab", taps, taps, weight.float())
-    return new.to(weight).contiguous(memory_format=torch.channels_last)
 
 
 class FusedTransformer(Transformer2DModel):

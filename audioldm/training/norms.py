@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.nets import kernels
+from audioldm.nets.cpu import OneProduct
 from audioldm.nets.fused import PLAIN, FusedUpsample, fusible, has
 from audioldm.nets.pictures import convolve, product
 
@@ -28,8 +29,6 @@ PIXELS, WIDE, CHUNKS = tl.constexpr(64), tl.constexpr(64), tl.constexpr(64)
 TABLE = tl.constexpr(10)
 """rows of what the backward knows of each channel of a sample: the forward's five, two means of the group, two sums,
 and the gradient of the shift"""
-WIDEST, LONGEST = 256, 8192
-"""numbers of a head that flash kernels take; tokens up to which all shares of wider ones are kept"""
 INTERPRETED = bool(triton.knobs.runtime.interpret)  # kernels run on a CPU, step by step, as a test asks for
 
 
@@ -178,36 +177,6 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         return group_norm(self, input)
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v of (B, heads, N, D); wide heads, which no flash kernel takes, by plain products."""
-    if q.shape[-1] <= WIDEST or q.shape[2] > LONGEST:
-        return nnf.scaled_dot_product_attention(q, k, v)
-    with torch.autocast(q.device.type, enabled=False):
-        return (q * scale @ k.transpose(-1, -2)).softmax(-1) @ v
-
-
-class OneProduct(AttnProcessor2_0):
-    """Self-attention whose projections are one product, by ``attention``."""
-
-    def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None
-    ) -> Tensor:
-        parts, x = (attn.to_q, attn.to_k, attn.to_v), hidden_states
-        # an adapter in a projection's place is called as it is
-        plain = {*map(type, parts)} == {nn.Linear}
-        if not (plain and encoder_hidden_states is attention_mask is None):
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
-        if attn.residual_connection:
-            x = group_norm(attn.group_norm, x).permute(0, 2, 3, 1).flatten(1, 2)
-        bias = None if attn.to_q.bias is None else torch.cat([part.bias for part in parts])
-        joined = nnf.linear(x, torch.cat([part.weight for part in parts]), bias)
-        q, k, v = joined.view(*x.shape[:2], 3, attn.heads, -1).permute(2, 0, 3, 1, 4)
-        y = attn.to_out[0](attention(q, k, v, attn.scale).transpose(1, 2).flatten(2))
-        if attn.residual_connection:
-            y = y.view(len(y), *hidden_states.shape[2:], -1).permute(0, 3, 1, 2) + hidden_states
-        return y
 
 
 def resnet(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None) -> Tensor:
