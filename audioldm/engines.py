@@ -25,9 +25,9 @@ from audioldm.adapters.adapter import Adapted
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, AudioLDMWarning
 from audioldm.nets.clap import NoClap, TextCall, TwoTowers
-from audioldm.nets.cpu import hasten
 from audioldm.nets.hifigan import vocode
 from audioldm.nets.istft_vocoder import ISTFTVocoder
+from audioldm.nets.pictures import hasten
 from audioldm.nets.unet import LatentUNet, NetCall, net_call
 from audioldm.nets.vae import decode
 

@@ -22,7 +22,7 @@ from torch.nn import functional as nnf
 from transformers import SpeechT5HifiGan
 
 from audioldm.nets import kernels
-from audioldm.nets.cpu import transposed
+from audioldm.nets.pictures import transposed
 
 Net = TypeVar("Net", bound=nn.Module)
 FEW_ROWS = 8  # rows of a batch that leave a card half idle, and are run in other ways

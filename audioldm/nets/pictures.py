@@ -1,18 +1,27 @@
-"""Convolutions on channels-last pictures, 1-d ones on pictures of one row, and what lies between two of them.
+"""Convolutions and attention on channels-last pictures, 1-d ones on pictures of one row, and what lies between.
 
 On a GPU bias, sums and leaky ReLU are one pass, and so are their gradients (``nets.kernels``, where Triton is).
-B batch, C channels, H rows, W columns.
+B batch, C channels, H rows, W columns, N tokens, D numbers of a head.
 """
 
+import copy
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 Conv = nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d
 FEWEST = 8  # channels that a GPU's matrix units ask for
+NARROW = 4  # columns up to which a CPU's convolution in bfloat16 takes up to five times as long as a product
+SCORES = 2**24  # of an attention at a time, on a CPU
+WIDEST, LONGEST = 256, 8192
+"""numbers of a head that flash kernels take; tokens up to which all shares of wider ones are kept"""
+TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+"""which of three taps over doubled numbers add up to each of the four of a transposed convolution"""
 
 
 def convolve(
@@ -57,3 +66,78 @@ def product(layer: Conv, x: Tensor, factor: float, bias: Tensor | None) -> Tenso
     if bias is None or layer.weight.dim() == 3:
         x, weight = (part.contiguous(memory_format=torch.channels_last) for part in (x, weight))
     return nnf.conv2d(x, weight, bias, stride, padding, dilation)[:, : len(layer.weight)]
+
+
+def hasten(net: Any) -> Any:
+    """A copy of diffusers' ``net`` on the same weights for a CPU: attention and narrow convolutions as products.
+
+    Nearest neighbours and a convolution 3 x 3 are one transposed convolution 4 x 4, 4 products a number instead of 9.
+    """
+    twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
+    part: Any
+    for part in list(twin.modules()):
+        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+            part.set_processor(OneProduct())
+        elif type(part) is Upsample2D and part.interpolate and type(part.conv) is nn.Conv2d:
+            layer = nn.ConvTranspose2d(part.conv.in_channels, part.conv.out_channels, 4, 2, 1, device="meta")
+            layer.weight, layer.bias = nn.Parameter(transposed(part.conv.weight), False), part.conv.bias
+            part.interpolate, part.conv = False, layer
+        elif type(part) is nn.Conv2d and (part.kernel_size, part.stride, part.padding) == (
+            (3, 3),
+            (1, 1),
+            (1, 1),
+        ):
+            part.__class__ = NarrowConv
+    return twin
+
+
+def transposed(weight: Tensor) -> Tensor:
+    """The weight of a transposed convolution 4 x 4 for that (O, I, 3, 3) of one over doubled numbers."""
+    taps = torch.tensor(TAPS, device=weight.device)
+    new = torch.einsum("ah,bw,oihw->ioab", taps, taps, weight.detach().float())
+    return new.to(weight).contiguous(memory_format=torch.channels_last)
+
+
+class NarrowConv(nn.Conv2d):
+    """A convolution 3 x 3, in bfloat16 over few columns as a product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > NARROW or x.dtype != torch.bfloat16:
+            return super().forward(x)
+        taps = nnf.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        return nnf.linear(taps.permute(0, 1, 2, 4, 5, 3).flatten(3), weight, self.bias).permute(0, 3, 1, 2)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T) v of (B, heads, N, D); by products for wide heads, and in bfloat16 on a CPU, by parts."""
+    on_cpu = q.device.type == "cpu"
+    if not (on_cpu and q.dtype == torch.bfloat16) and (q.shape[-1] <= WIDEST or q.shape[2] > LONGEST):
+        return nnf.scaled_dot_product_attention(q, k, v)
+    rows = max(1, SCORES // k.shape[:3].numel()) if on_cpu else q.shape[2]
+    with torch.autocast(q.device.type, enabled=False):
+        parts = [(part @ k.mT).softmax(-1) @ v for part in (q * scale).split(rows, -2)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+
+class OneProduct(AttnProcessor2_0):
+    """Self-attention whose projections are one product, by ``attention``."""
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, attention_mask: Any = None,
+        temb: Any = None,
+    ) -> Tensor:  # fmt: skip
+        parts, x = (attn.to_q, attn.to_k, attn.to_v), hidden_states
+        # an adapter in a projection's place is called as it is
+        plain = {*map(type, parts)} == {nn.Linear}
+        if not (plain and encoder_hidden_states is attention_mask is None):
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if attn.residual_connection:
+            x = attn.group_norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        bias = None if attn.to_q.bias is None else torch.cat([part.bias for part in parts])
+        joined = nnf.linear(x, torch.cat([part.weight for part in parts]), bias)
+        q, k, v = joined.view(*x.shape[:2], 3, attn.heads, -1).permute(2, 0, 3, 1, 4)
+        y = attn.to_out[0](attention(q, k, v, attn.scale).transpose(1, 2).flatten(2))
+        if attn.residual_connection:
+            y = y.view(len(y), *hidden_states.shape[2:], -1).permute(0, 3, 1, 2) + hidden_states
+        return y

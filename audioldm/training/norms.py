@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from audioldm.nets import kernels
-from audioldm.nets.cpu import OneProduct
 from audioldm.nets.fused import PLAIN, FusedUpsample, fusible, has
-from audioldm.nets.pictures import convolve, product
+from audioldm.nets.pictures import OneProduct, convolve, product
 
 PIXELS, WIDE, CHUNKS = tl.constexpr(64), tl.constexpr(64), tl.constexpr(64)
 """pixels and channels that one program holds; chunks of pixels that are summed at once"""
