@@ -10,8 +10,11 @@ import torch
 from torch.nn import functional as nnf
 
 from audioldm.losses.adversarial import feature_matching, least_squares_generator
+from audioldm.nets import pictures
 from audioldm.nets.discriminators import WaveDiscriminator
 from audioldm.nets.hifigan import build_hifigan, generate, vocode
+from audioldm.nets.unet import build_unet
+from audioldm.nets.vae import build_vae
 
 SHAPES = ((2, 24, 3, 7), (1, 130, 5, 4), (3, 1, 9, 2))
 FORMS = ((0, False, 0.1), (1, True, 0.1), (2, True, 1.0), (2, False, 0.01), (0, True, 1.0))
@@ -87,3 +90,43 @@ def test_the_generator_on_pictures_learns_as_its_own_function_does():
     slopes = [torch.autograd.grad((w * back).sum(), list(vocoder.parameters())) for w in waves]
     assert torch.allclose(*waves, atol=1e-6)
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(*slopes, strict=True))
+
+
+def answers(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a net gives of which a CPU runs every block in its own way, in ``dtype``, and as it is, in float32."""
+    torch.manual_seed(0)
+    unet = build_unet(
+        channels=(16, 32, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4
+    )
+    net = unet if kind == "unet" else build_vae(channels=(8, 16, 320), latent_channels=4, layers=1, groups=4)
+    net.eval().to(memory_format=torch.channels_last)
+    x, t, film = torch.randn(2, 4, 32, 16), torch.tensor([500.0, 40.0]), torch.randn(2, 16)
+
+    def call(net, dtype=torch.float32):
+        with torch.no_grad():
+            if kind == "unet":
+                return net(x.to(dtype), t, None, class_labels=film.to(dtype)).sample.float()
+            return net.decode(x.to(dtype)).sample.float()
+
+    wanted = call(net)
+    twin = pictures.hasten(net.to(dtype))
+    assert {type(part) for part in twin.modules()} >= {pictures.NarrowConv, torch.nn.ConvTranspose2d}
+    return call(twin, dtype), wanted
+
+
+@pytest.mark.parametrize("kind", ["unet", "vae"])
+def test_a_net_as_a_cpu_runs_it_is_the_net(kind: str, monkeypatch):
+    monkeypatch.setattr(pictures, "SCORES", 4000)  # so that attention goes by parts
+    got, wanted = answers(kind, torch.float32)
+    assert torch.allclose(got, wanted, atol=1e-4)  # sums of some hundred numbers in another order
+    got, wanted = answers(kind, torch.bfloat16)
+    assert (
+        float((got - wanted).norm() / wanted.norm()) < 0.03
+    )  # a rounding of bfloat16 is 0.4 %, some ten add up
+
+
+def test_the_net_itself_stays_as_it_is():
+    unet = build_unet(channels=(16, 32), latent_channels=4, layers=1, head_channels=16, film_dim=16, groups=4)
+    kinds, twin = [type(part) for part in unet.modules()], pictures.hasten(unet)
+    assert kinds == [type(part) for part in unet.modules()]
+    assert twin.conv_out.weight is unet.conv_out.weight

@@ -1,5 +1,8 @@
 """How the nets are run: the exact mode is the nets themselves, the fast ones are near them."""
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +41,8 @@ def test_a_pair_answers_as_its_two_halves_alone_from_one_call_a_step(tiny_model:
     assert torch.allclose(second, pair.uncond(x, sigma), atol=1e-5)
 
 
-def test_fast_is_near_exact_and_not_equal(tiny_model: Path, exact: torch.Tensor):
+def test_fast_is_near_exact_and_not_equal(tiny_model: Path, exact: torch.Tensor, monkeypatch):
+    monkeypatch.setattr(engines, "emulated", lambda dtype: False)
     pipe = AudioLDM.from_pretrained(tiny_model, mode="fast")
     assert pipe.dtype == pipe.unet.dtype == torch.bfloat16
     fast = pipe(["rain", "noise"], seeds=[3, 4], **SETTINGS)
@@ -79,16 +83,35 @@ def half_precision_warnings(tiny_model: Path, **settings: object) -> list[str]:
 def test_a_type_without_instructions_is_warned_of(tiny_model: Path, monkeypatch, lacking: bool):
     monkeypatch.setattr(engines, "emulated", lambda dtype: lacking and dtype != torch.float32)
     assert not half_precision_warnings(tiny_model)
-    for settings, name in (({"mode": "fast"}, "bfloat16"), ({"dtype": torch.float16}, "float16")):
-        told = half_precision_warnings(tiny_model, **settings)
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float16, "float16")):
+        told = half_precision_warnings(tiny_model, mode="fast", dtype=dtype)
         assert len(told) == lacking
-        assert not lacking or f"no instructions for {name}" in told[0]
+        assert not lacking or (f"no instructions for {name}" in told[0] and "leave out the dtype" in told[0])
+
+
+def test_fast_without_instructions_for_bfloat16_runs_in_float32_and_says_so(tiny_model: Path, monkeypatch):
+    monkeypatch.setattr(engines, "emulated", lambda dtype: dtype != torch.float32)
+    with pytest.warns(AudioLDMWarning, match="mode fast runs in float32"):
+        pipe = AudioLDM.from_pretrained(tiny_model, mode="fast")
+    assert (pipe.mode, pipe.dtype, pipe.unet.dtype) == ("fast", torch.float32, torch.float32)
+    with pytest.warns(AudioLDMWarning, match="leave out the dtype"):
+        pipe = pipe.to("cpu", torch.bfloat16, mode="fast")
+    assert (pipe.dtype, pipe.unet.dtype) == (torch.bfloat16, torch.bfloat16)
 
 
 def test_only_half_precision_can_lack_instructions():
     supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert not engines.emulated(torch.float32)
     assert not (engines.emulated(torch.bfloat16) and supported)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_supported(), reason="the processor has no AVX-512 to be held to")
+@pytest.mark.parametrize("most", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_a_processor_that_is_held_to_less_lacks_bfloat16(most: str):
+    code = "import torch; from audioldm.engines import emulated; print(emulated(torch.bfloat16))"
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": most}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_text_as_it_is_recorded_is_text_as_it_is(tiny_model: Path):
