@@ -98,9 +98,8 @@ class Batch:
 class LatentBatch:
     """Cached posteriors and conditions. mean, std (B, C, T, F), never scaled; text, audio (B, D) unit vectors.
 
-    tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them; curve (B, frames) or (B,
-    frames, bins) is what a control is trained on; facts (B, 5) are ``control.nets.UNITS`` of each window; label (B,)
-    is its class.
+    tokens (B, L, E) and mask (B, L) are a sequence encoder's, where the cache has them; curve (B, frames, ...) is what
+    a control is trained on; facts (B, 5) are ``control.nets.UNITS`` of each window; label (B,) is its class.
     """
 
     mean: Tensor

@@ -131,8 +131,7 @@ def discard(path: Path) -> None:
 def published(folder: str | Path) -> Iterator[Path]:
     """A new folder to write to; at the end its files are on the disk and take their places in ``folder``.
 
-    An absent or empty one appears at once.   In another, which may hold what is not ours, file replaces file, those at
-    the top, which describe the others, last.
+    An absent or empty one appears at once.   In another file replaces file, those at the top, which describe it, last.
     """
     folder = Path(folder)
     if not folder.is_dir() or not any(folder.iterdir()):

@@ -84,8 +84,7 @@ def warned(report: Callable[[str], None] = lambda text: say(f"warning: {text}"))
 def waiting(what: str) -> Iterator[None]:
     """A bar with rate, time left and time taken over what the work within counts, one after the other.
 
-    Before anything is counted, and for what has no parts, it shows the seconds alone.   Within another it is that one;
-    without a terminal nothing is counted.
+    For what has no parts it shows the seconds alone.   Within another it is that one; without a terminal it is silent.
     """
     console = rich_console.Console(stderr=True)
     if is_heard() or not console.is_terminal:
@@ -112,10 +111,7 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def progress(total: float, unit: str = "steps") -> Iterator[Callable[..., None]]:
-    """A bar over ``total`` units; gives the function that moves it by its first argument.
-
-    Where more is done than was planned (a silent clip is sampled again, a failed batch taken apart), the total grows.
-    """
+    """A bar over ``total`` units, which grows where more are done; gives the function that moves it by a number."""
     done = 0.0
 
     def advance(size: float = 1, *_: object) -> None:

@@ -172,8 +172,7 @@ def widths_of(unet: LatentUNet) -> list[int]:
 class IPAdapter(Component):
     """CLAP's embedding of a sound as M tokens, keys and values for each second attention.   arXiv:2308.06721 sec. 3.2.
 
-    Its answer is added to that of the U-Net's own attention, on the text or, in a FiLM model, on the latent itself.
-    Values begin at zero.
+    Its answer is added to that of the U-Net's own attention, on the text or on the latent.   Values begin at zero.
     """
 
     def __init__(

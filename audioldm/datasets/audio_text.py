@@ -165,8 +165,8 @@ def collate(items: Sequence[Item]) -> Batch:
 def weights(rows: Sequence[Row], shares: Mapping[str, float]) -> Tensor:
     """Weights (len(rows),) float64 for a WeightedRandomSampler that draws source ``s`` ``shares[s]`` of the time.
 
-    "a" also covers sources such as "a/b"; the longest matching name counts; rows of unnamed sources get 0.  Within a
-    source a row is drawn by its own ``weight``.
+    "a" also covers sources such as "a/b"; the longest matching name counts; other rows get 0.  Within a source a row is
+    drawn by its own ``weight``.
     """
     least, total = min(shares.values(), default=0), sum(shares.values())
     if not least >= 0 < total:

@@ -1,7 +1,6 @@
 """Clips streamed from WebDataset shards, for data that does not fit the disk.  B batch, N samples.
 
-A shard is a tar of KEY.flac (wav, ogg, mp3) and KEY.txt, one caption a line: a path, or any address that WebDataset
-opens.
+A shard is a tar of KEY.flac (wav, ogg, mp3) and KEY.txt, one caption a line: a path, or an address for WebDataset.
 """
 
 import json
@@ -116,8 +115,7 @@ class Shards(IterableDataset[Batch]):
 
     Each worker of each process reads its own shards, one pass after the other in a new order, through a shuffle buffer
     of ``buffer`` clips, held as they are stored.  Where a run goes on after ``start`` batches, whole passes cost
-    nothing, and of the pass that it is in the clips that it is past are not decoded.  Every process needs at least one
-    shard a worker.
+    nothing, and clips before its place are not decoded.  Every process needs at least one shard a worker.
     """
 
     shards: Sequence[str]

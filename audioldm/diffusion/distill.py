@@ -1,7 +1,6 @@
 """Losses that make of a net of many steps one of few, its student.   x, x0 (B, ...), sigma (B,); losses (B,).
 
-A trained Denoiser says the mean of all clean samples that x may come from; a student says the one that the teacher's
-own way from x ends at.
+A trained Denoiser says the mean of all clean samples that x may come from; a student where the teacher's way ends.
 """
 
 from collections.abc import Callable

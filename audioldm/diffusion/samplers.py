@@ -11,8 +11,7 @@ The exponential ones have, with h = log(now / next) and g = 1 + eta (eta 0 is th
 
     x_next = (next / now) e^(-eta h) x + integral of g e^(-g (h - u)) x0(u) du + next sqrt(1 - e^(-2 eta h)) n.
 
-On the straight path, u = sigma / (1 + sigma) in [0, 1], x_u = x / (1 + sigma) = (1 - u) x0 + u eps and dx_u/du is
-(x_u - x0) / u.
+On the straight path u = sigma / (1 + sigma), x_u = x / (1 + sigma) = (1 - u) x0 + u eps and dx_u/du = (x_u - x0) / u.
 """
 
 from collections.abc import Callable, Sequence

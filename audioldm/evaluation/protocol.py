@@ -39,10 +39,7 @@ class Protocol:
         write_text(path, json.dumps({**asdict(self), "sha256": self.sha256}, indent=1) + "\n")
 
     def select(self, rows: Sequence[Row], *, allow_missing: bool = False) -> list[Row]:
-        """The protocol's rows in its order, each with the one caption it asks for.
-
-        Missing clips are an error unless ``allow_missing``; the report then says how many of how many were there.
-        """
+        """The protocol's rows in its order, with the captions it asks for; raises for missing clips unless allowed."""
         by_key = {key_of(row, caption): (row, caption) for row in rows for caption in row.captions}
         present = [by_key[key] for key in self.items if key in by_key]
         if (lost := len(self.items) - len(present)) and not (allow_missing and present):

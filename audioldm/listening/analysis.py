@@ -1,7 +1,4 @@
-"""What the answers say, careless raters apart: means with intervals, tests, strengths, agreement.
-
-R raters, P prompts; a table (R, P) holds NaN where a rater did not judge a prompt.
-"""
+"""What the answers say, careless raters apart.   R raters, P prompts; a table (R, P) has NaN where no answer is."""
 
 from collections import Counter
 from collections.abc import Sequence

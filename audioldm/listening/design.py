@@ -78,10 +78,7 @@ class Design:
 
 
 def williams_square(n: int) -> list[tuple[int, ...]]:
-    """Orders of n conditions: each at each place once, each directly after each other once (odd n: twice in 2n rows).
-
-    Williams (1949), Australian Journal of Scientific Research A 2:149.
-    """
+    """Orders of n conditions: each at each place, and after each other, once (odd n: twice).   Williams (1949)."""
     zigzag = [(n - (i + 1) // 2) % n if i % 2 else i // 2 for i in range(n)]
     rows = [tuple((step + start) % n for step in zigzag) for start in range(n)]
     return rows + [row[::-1] for row in rows] if n % 2 and n > 1 else rows

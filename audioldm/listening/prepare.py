@@ -138,8 +138,7 @@ def prepare(
 ) -> Test:
     """Write the test of ``systems`` (name to folder of clips) to the folder ``out``, whole or not at all.
 
-    A folder that already holds answers is never overwritten.   Raises AudioLDMError for clips that do not match, are
-    silent, or differ in length.
+    Raises AudioLDMError for a folder that holds answers, and for clips that do not match, are silent, differ in length.
     """
     out = Path(out)
     check_free(out, force=force)

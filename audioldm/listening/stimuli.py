@@ -59,8 +59,7 @@ def version(name: str, clips: dict[str, Wave], reference: str | None) -> Wave:
 def level(waves: dict[str, Wave]) -> dict[str, tuple[Wave, float, float]]:
     """All to -23 LUFS, faded, then all together as much quieter as the highest peak needs to stay below -1 dBFS.
 
-    One common headroom a prompt keeps its clips equally loud; clipping, or a limiter, would not.   Gives each with its
-    loudness before (LUFS) and the gain (dB).
+    One headroom a prompt keeps its clips equally loud.   Gives each with its loudness before (LUFS) and the gain (dB).
     """
     faded = {name: fade(wave) for name, wave in waves.items()}
     lufs = {name: loudness(torch.from_numpy(wave), RATE) for name, wave in faded.items()}

@@ -62,8 +62,7 @@ def infinity(
     Both are thinned together, from a third of the smaller one (of 12 clips or more) to all of it: Chong and Forsyth
     (arXiv:1911.07023) sec. 3, Gui et al. (arXiv:2311.01616) sec. 2.3 for audio.   Subsets are drawn without
     replacement: drawing with it shrinks the number of different clips, and the line then ends at the biased value of
-    all n.   A clip is drawn with all its rows, which are not independent.   Each point is the mean over ``draws``
-    pairs of subsets.
+    all n.   A clip is drawn with all its rows.   Each point is the mean over ``draws`` pairs of subsets.
     """
     n = min(len(clips), len(reference))
     counts = [round(1 / x) for x in torch.linspace(3 / n, 1 / n, 12, dtype=torch.float64).tolist()]
@@ -81,10 +80,7 @@ def infinity(
 
 
 def median_bandwidth(reference: Tensor) -> float:
-    """The median distance between different rows of the reference (two or more), and of the reference only.
-
-    A bandwidth that followed the generated set would judge every checkpoint with another kernel.
-    """
+    """The median distance between rows of the reference alone, so that every checkpoint is judged by one kernel."""
     distances = torch.pdist(reference.double())
     return float(distances.quantile(0.5)) if len(distances) < 2**24 else float(distances.median())
 
@@ -98,10 +94,7 @@ def gaussian(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
 
 
 def mmd_squared(generated: Tensor, reference: Tensor, bandwidth: float) -> float:
-    """The unbiased estimate: means over pairs of different rows within each set, minus twice the mean across.
-
-    It is 0 on average for equal distributions, and so may be negative.   Gretton et al. (2012) eq. 3.
-    """
+    """The unbiased estimate, 0 on average for equal distributions, so at times negative.   Gretton (2012) eq. 3."""
 
     def within(rows: Tensor) -> Tensor:
         values, n = gaussian(rows, rows, bandwidth), len(rows)
@@ -119,8 +112,7 @@ def kad(generated: Tensor, reference: Tensor) -> float:
 def coverage(generated: Tensor, real: Tensor, *, k: int = 5) -> dict[str, float]:
     """Precision and density rise with fidelity, recall and coverage with variety; density may exceed 1.
 
-    Kynkäänniemi et al. (arXiv:1904.06991) eq. 1-2 for precision and recall; Naeem et al. (arXiv:2002.09797) eq. 5-6.
-    More than ``k`` rows of each are needed.
+    Kynkäänniemi et al., arXiv:1904.06991 eq. 1-2; Naeem et al., arXiv:2002.09797 eq. 5-6.   Needs more than k rows.
     """
     x, y = generated.double(), real.double()
 

@@ -1,7 +1,4 @@
-"""How sure a mean or a share is: over clips, and over raters and prompts.   R raters, P prompts, B resamples.
-
-Not for a Fréchet distance: resampling with replacement biases it beyond use.
-"""
+"""How sure a mean or a share is, but no Fréchet distance: resampling biases it.   R raters, P prompts, B resamples."""
 
 from typing import NamedTuple
 
@@ -41,11 +38,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 
 
 class Resamples(NamedTuple):
-    """How often each rater and each prompt was drawn: (B, R) and (B, P).
-
-    Answers of one rater resemble each other, and so do answers to one prompt; counting every answer as independent
-    makes intervals far too narrow.
-    """
+    """How often each rater (B, R) and prompt (B, P) was drawn: answers of one are not independent of each other."""
 
     raters: Floats
     prompts: Floats

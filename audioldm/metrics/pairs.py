@@ -1,7 +1,4 @@
-"""How well pairs belong together: what a classifier says of both, and sounds and texts that find one another.
-
-n pairs, K classes; logits (n, K); scores (n, n): text i against sound j.
-"""
+"""How well pairs belong together.   n pairs, K classes; logits (n, K); scores (n, n): text i against sound j."""
 
 from collections.abc import Hashable, Sequence
 

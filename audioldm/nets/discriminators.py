@@ -1,7 +1,6 @@
 """Discriminators: of waveforms (HiFi-GAN's multi-period, UnivNet's multi-resolution) and of mels (PatchGAN).
 
-Each returns a list of (logits, features) pairs, one a sub-discriminator; the losses take lists and never look inside.
-B batch, N samples, T frames, F bins.
+Each returns a list of (logits, features) pairs, one a sub-discriminator.   B batch, N samples, T frames, F bins.
 """
 
 from collections.abc import Sequence

@@ -52,8 +52,7 @@ def build_hifigan(
 def vocode(vocoder: SpeechT5HifiGan | ISTFTVocoder, mel: Tensor) -> Tensor:
     """Log-mel (B, 1, T, F) to a waveform (B, 1, T * hop), trimmed or padded evenly to exactly one hop a frame.
 
-    HiFi-GAN runs as ``generate``, but for gradients on a CPU; extra samples (32 in the published shape) come off both
-    ends.
+    HiFi-GAN runs as ``generate``, but for gradients on a CPU; its extra samples (32 as published) come off both ends.
     """
     if mel.dim() != 4 or mel.shape[1] != 1:
         raise ValueError(f"mel must be (B, 1, T, F), got {tuple(mel.shape)}")

@@ -74,7 +74,6 @@ def hasten(net: Any) -> Any:
     Nearest neighbours and a convolution 3 x 3 are one transposed convolution 4 x 4, 4 products a number instead of 9.
     """
     twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
-    part: Any
     for part in list(twin.modules()):
         if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(OneProduct())

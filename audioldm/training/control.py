@@ -24,8 +24,7 @@ levels (None: all, and the middle)"""
 class ControlTraining(LatentDiffusion):
     """The U-Net of ``model`` (a reference) answers, its weights unmoved; only the net that steers it learns.
 
-    A ControlNet or T2I-Adapter reads ``map``, an audio prompt each window's own CLAP vector.   ``settings``: SIZES, and
-    those of ``LatentDiffusion``.
+    A ControlNet or T2I-Adapter reads ``map``, an audio prompt a window's CLAP vector; ``settings`` also has ``SIZES``.
     """
 
     part = "control"

@@ -46,8 +46,7 @@ def is_permanent(said: str) -> bool:
 def fetch(rows: Sequence[Row], folder: str | Path, *, address: str = ADDRESS) -> list[Finding]:
     """Get the clip VIDEO_START of every row whose file is called so and not there, nor VIDEO_START.flac in ``folder``.
 
-    Findings are "gone" (for good) and "later".   Raises AudioLDMError without yt-dlp or ffmpeg, and after GIVE_UP
-    passing failures in a row.
+    Findings are "gone" and "later".   Raises AudioLDMError without yt-dlp or ffmpeg, and after GIVE_UP of "later".
     """
     there = {"yt-dlp": importlib.util.find_spec("yt_dlp"), "ffmpeg": shutil.which("ffmpeg")}
     if lost := [program for program, place in there.items() if not place]:

@@ -1,7 +1,4 @@
-"""Frozen networks that turn a sound into numbers, by name, and the published files of their weights.
-
-N samples, P patches, D width, K classes.
-"""
+"""Networks that turn a sound into numbers, and files of their weights.   N samples, P patches, D width, K classes."""
 
 import hashlib
 import os
@@ -114,8 +111,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 class Network:
     """An embedder that is a function of a wave and of one published file's tensors, by the names that they have there.
 
-    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K).   ``path`` is the file
-    or its folder; raises AudioLDMError.
+    ``forward`` takes a wave (N,) at ``rate`` Hz to rows (P, D) and, of a tagger, logits (P, K); raises AudioLDMError.
     """
 
     name: str

@@ -1,7 +1,4 @@
-"""PANNs' Cnn14, behind FD, KL and IS of AudioLDM's tables.   N samples, T frames.
-
-Kong et al. (arXiv:1912.10211); weights as published (CC-BY-4.0), for 16 and for 32 kHz.
-"""
+"""PANNs' Cnn14, behind FD, KL and IS of the papers: arXiv:1912.10211, weights CC-BY-4.0.   N samples, T frames."""
 
 from torch import Tensor
 from torch.nn import functional as nnf

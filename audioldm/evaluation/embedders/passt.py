@@ -1,7 +1,4 @@
-"""PaSST, whose features and tags are FD and KL in later tables.   N samples at 32 kHz, T frames.
-
-Koutini et al. (arXiv:2110.05069); weights as published (Apache-2.0).
-"""
+"""PaSST, behind FD and KL of later tables: arXiv:2110.05069, weights Apache-2.0.   N samples at 32 kHz, T frames."""
 
 import torch
 from torch import Tensor
