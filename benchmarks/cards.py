@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--auto", type=int, default=0, help="a batch for whole S on 24 GiB, besides")
     parser.add_argument("--kinds", nargs="*", type=int, default=range(len(KINDS)), help="numbers of kinds")
+    parser.add_argument("--sixteen", action="store_true", help="only the times at 16 clips")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     begun, device = time.perf_counter(), "cuda" if torch.cuda.is_available() else "cpu"
@@ -177,7 +178,8 @@ def main() -> None:
         if time.perf_counter() - begun > options.seconds:
             break
         for name, run in kind_rows(KINDS[number], device, tiny=options.tiny):
-            keep(name, run)
+            if not options.sixteen or name.endswith(" clips"):
+                keep(name, run)
     if options.auto:
         step = stepper(module_of("S", "full", False, device, tiny=options.tiny), device, tiny=options.tiny)
         cap(24 - DRIVER)

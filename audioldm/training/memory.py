@@ -15,6 +15,7 @@ from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, without_memory
 from audioldm.nets.unet import LatentUNet, multiple_of, net_call
 from audioldm.spec import AudioSpec
+from audioldm.training.ema import Averages
 
 LARGEST = 4096
 
@@ -78,29 +79,36 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def fits(module: Any, data: Any, size: int, **trainer: Any) -> bool:
-    """Whether two whole training steps at ``size`` clips run; weights and optimiser are used up by it.
+def fits(experiment: Any, size: int, **trainer: Any) -> bool:
+    """Whether whole training steps at ``size`` clips run, and a validation; weights and optimiser are used up by it.
 
     The count of batches is set to where every loss is in play: a discriminator that joins later costs memory too.
-    Nothing is compiled nor searched for: that takes minutes for a dozen sizes, and memory is much the same.   On a GPU
-    a copy of the weights lies beside it: their average.
+    Nothing is compiled nor searched for: that takes minutes for a dozen sizes, and memory is much the same.   Steps
+    are recorded where the run's are, and copies of the weights lie beside, as many as averages and a validation hold.
     """
+    module, data = experiment.module, experiment.data
     module.batch_count = getattr(module, "adversarial_start", 0)
     data.batch_size = size
-    trainer |= {"max_epochs": 1, "limit_train_batches": 2 * module.accumulate, "limit_val_batches": 0}
-    trainer |= {"benchmark": False, "barebones": True, "use_distributed_sampler": False}
+    steps = 5 if module.speed.graph else 2 * module.accumulate  # three before a recording, itself, a replay
+    trainer |= {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 1, "benchmark": False}
+    trainer |= {"barebones": True, "use_distributed_sampler": False}
     try:
-        gpu = trainer.get("accelerator") == "gpu"
-        average = [value.to("cuda", copy=True) for value in module.parameters() if gpu]
+        module.configure_model()
+        callbacks = [one for one in experiment.trainer.callbacks if isinstance(one, Averages)]
+        followed = [name for one in callbacks for name in one.shares() if trainer.get("accelerator") == "gpu"]
+        copies = range(len(followed) + bool(followed))  # the weights themselves lie beside while it validates
+        beside = [p.to("cuda", copy=True) for p in module.averaged.parameters() for _ in copies]
         with torch.compiler.set_stance("force_eager"):
             L.Trainer(**trainer).fit(module, data)
-        del average
+        del beside
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise
         return False
     finally:
         module.zero_grad(set_to_none=True)
+        if module.recorded:
+            module.step.recordings.clear()
         release()
     return True
 
@@ -111,14 +119,14 @@ EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> bool:
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return fits(EXPERIMENT[0].module, EXPERIMENT[0].data, size, **trainer)
+    return fits(EXPERIMENT[0], size, **trainer)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: what ``fits``, on a GPU less a 32nd for fragmentation, else a quarter for what else runs.
 
-    Trials run in a process that leaves no memory behind, and in a new one where a size ended it: native code that
-    meets a full memory may crash instead of raising, and the kernel may kill; both mean that a size does not fit.
+    Trials run in a process that leaves no memory behind, and in a new one after a size that did not fit: half a
+    recording may stay, native code that meets a full memory may crash, and the kernel may kill.
     ``build`` makes an experiment.   ``method``: how processes start; a GPU's state forbids "fork", and "spawn" pickles
     ``build``.   Raises AudioLDMError where not even one clip fits, and what the experiment has against itself.
     """
@@ -130,10 +138,12 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
                 context = multiprocessing.get_context(method)
                 pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
             try:
-                return pools[0].submit(attempt, build, size, trainer).result()
+                fitted = pools[0].submit(attempt, build, size, trainer).result()
             except BrokenProcessPool:
-                pools.clear()
-                return False
+                fitted = False
+            if not fitted:
+                pools.pop().shutdown()
+            return fitted
 
         size = largest_batch(trial, limit=limit)
     if size == 0:

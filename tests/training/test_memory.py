@@ -83,9 +83,19 @@ def experiment() -> SimpleNamespace:
 
 def test_a_size_that_ends_the_process_does_not_fit(monkeypatch):
     """As native code that meets a full memory may, and as the kernel does."""
-    ends = lambda module, data, size: size <= 10 or os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    ends = lambda experiment, size: size <= 10 or os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
     monkeypatch.setattr(memory, "fits", ends)
     assert probe(experiment, method="fork") == 8  # 10, less a quarter
+
+
+def test_trials_step_and_validate_as_the_run_does(settings):
+    cfg = recipes.load("tiny/ldm", [*settings[1:], f"data.val_{settings[1][5:]}", "speed.graph=true"])
+    experiment, seen = recipes.build(cfg), []
+    module = experiment.module
+    module.on_train_batch_end = lambda *args: seen.append("step")
+    module.validation_step = lambda *args: seen.append("validation")
+    assert memory.fits(experiment, 2, accelerator="cpu", devices=1)
+    assert seen == ["step"] * 5 + ["validation"] and module.recorded
 
 
 def test_what_is_wrong_is_said(tmp_path, monkeypatch):
