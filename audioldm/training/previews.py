@@ -1,7 +1,7 @@
 """Sound and pictures while a part learns, always of the same clips, prompts and noise.   N samples, T frames."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,27 @@ class Listen(L.Callback):
     """Every ``every`` batches, the U-Net's sound of fixed ``prompts`` and noise, through parts of other runs.
 
     The averaged weights are used where there is an average.   ``parts`` are references by kind: vae, vocoder, clap, and
-    text_encoder for a U-Net that attends to tokens.   ``sampling``: seconds, steps, guidance.
+    text_encoder for a U-Net that attends to tokens.   ``sampling``: seconds, steps, guidance.   Without parts they are
+    those of the model that is trained further, which is heard before it learns, too; its prompts are the data's own.
     """
 
     def __init__(
-        self, prompts: Sequence[str], *, parts: Mapping[Any, str], every: int, folder: str, seed: int = 0,
-        **sampling: Any,
+        self, prompts: Sequence[str] | None = None, *, parts: Mapping[Any, str] | None = None, every: int, folder: str,
+        seed: int = 0, **sampling: Any,
     ) -> None:  # fmt: skip
-        self.prompts, self.every, self.folder = list(prompts), every, Path(folder)
+        self.prompts, self.every, self.folder, self.seed = prompts, every, Path(folder), seed
         usual = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing"}
-        self.sampling, self.seeds = Sampling(**{**usual, **sampling}), range(seed, seed + len(self.prompts))
+        self.sampling = {**usual, **sampling}
+        self.defaults = Sampling(**self.sampling)
         try:
-            self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in parts.items()}
+            self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in (parts or {}).items()}
         except AudioLDMError as error:
             hint = "Previews need it: train it first, or use callbacks.listen=null."
             raise AudioLDMError(error.message, hint) from None
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        if not (self.parts or module.batch_count):
+            self.on_train_batch_end(trainer, module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *args: Any) -> None:
         if module.batch_count % self.every == 0:
@@ -66,19 +72,27 @@ class Listen(L.Callback):
                 self.listen(trainer, module)
             module.unet.train()
 
-    def listen(self, trainer: L.Trainer, module: Any) -> None:
+    def model(self, module: Any) -> AudioLDM:
+        """What is heard."""
+        if not self.parts:
+            pipe: AudioLDM = module.pipe
+            return replace(pipe, defaults=pipe.defaults.merged(**self.sampling))
         vae, vocoder = self.parts["vae"], self.parts["vocoder"]
         vae.register_to_config(scaling_factor=module.scaling_factor)
         spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
-        about = {"schedule": module.schedule, "prediction": module.prediction, "defaults": self.sampling}
+        about = {"schedule": module.schedule, "prediction": module.prediction, "defaults": self.defaults}
         tokens, nets = self.parts.get("text_encoder"), (module.unet, vae, vocoder, self.parts["clap"])
-        pipe = AudioLDM(*nets, spec, token_encoder=tokens, **about).to(module.device)
+        return AudioLDM(*nets, spec, token_encoder=tokens, **about)
+
+    def listen(self, trainer: L.Trainer, module: Any) -> None:
+        pipe, data = self.model(module).to(module.device), trainer.datamodule  # type: ignore[attr-defined]
+        prompts = self.prompts or data.captions
         # in the training's own precision; its compiled blocks would be compiled anew for these shapes
         with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
-            waves = pipe(self.prompts, seeds=list(self.seeds))
-        for prompt, wave in zip(self.prompts, waves if trainer.is_global_zero else (), strict=False):
-            name, mel = prompt.replace(" ", "_") or "nothing", log_mel(wave[None, None], spec)[0, 0]
-            show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, spec.rate)
+            waves = pipe(prompts, seeds=[self.seed + i for i in range(len(prompts))])
+        for prompt, wave in zip(prompts, waves if trainer.is_global_zero else (), strict=False):
+            name, mel = prompt.replace(" ", "_")[:80] or "nothing", log_mel(wave[None, None], pipe.spec)[0, 0]
+            show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, pipe.spec.rate)
             show(trainer, self.folder, f"mel/{name}", mel, module.batch_count)
 
 

@@ -26,6 +26,7 @@ from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, e
 from audioldm.training.finetune import vector_and_tokens
 
 TEXTS = 256  # prompts that are read at once
+HEARD = 3  # captions that previews are of
 
 
 def from_sounds(
@@ -53,7 +54,9 @@ def from_sounds(
     train = stored(rest, windows, *encoder)
     # one window of each is enough to compare by
     val = stored(held, 1, *encoder) if held else None
-    return DataModule(train, val, collate=collate_latents, seed=seed, **settings)
+    data = DataModule(train, val, collate=collate_latents, seed=seed, **settings)
+    data.captions = list(dict.fromkeys(row.captions[0] for row in (*held, *rest)))[:HEARD]
+    return data
 
 
 def split(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:

@@ -206,6 +206,14 @@ def test_a_model_is_fine_tuned_from_a_folder_of_sounds_to_a_model_folder(
     assert after.hashes["vae"] == before.hashes["vae"] and after.hashes["unet"] != before.hashes["unet"]
     assert not torch.equal(after(["a tone"], seeds=[0], **QUICK), before(["a tone"], seeds=[0], **QUICK))
 
+    heard = {at: soundfile.read(run / f"previews/batch-{at:09d}/wave_a_tone.wav")[0] for at in (0, 2, 6)}
+    same = AudioLDM.from_pretrained(tiny_model)(
+        ["a tone"], seeds=[0], steps=25, sampler="dpmpp_2m", grid="trailing"
+    )
+    # 16-bit files
+    torch.testing.assert_close(torch.from_numpy(heard[0]).float(), same[0].clamp(-1, 1), atol=1e-4, rtol=0)
+    assert len(heard[0]) == len(heard[6]) and (heard[0] != heard[6]).any()
+
     stamps = {path: path.stat().st_mtime_ns for path in run.glob("latents/*/*")}
     assert command("train", "finetune/audioldm", *[w for w in words if w != "batches=6"], "batches=8") == 0
     assert {path: path.stat().st_mtime_ns for path in run.glob("latents/*/*")} == stamps
