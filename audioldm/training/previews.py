@@ -55,7 +55,7 @@ class Listen(L.Callback):
         self.prompts, self.every, self.folder, self.seed = prompts, every, Path(folder), seed
         usual = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing"}
         self.sampling = {**usual, **sampling}
-        self.defaults = Sampling(**self.sampling)
+        self.defaults = Sampling().merged(**self.sampling)
         try:
             self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in (parts or {}).items()}
         except AudioLDMError as error:

@@ -31,6 +31,7 @@ def test_a_fine_tuned_checkpoint_is_exported_bit_equal_to_every_layout(
     words = [
         f"ref={tmp_path}/start.ckpt", f"data.folder={sounds}", f"run_dir={tmp_path}/run", "data.seconds=0.64",
         "data.windows=1", "batch_size=2", "batches=2", "val_every=2", "task.warmup=1", "task.lr=1e-3", "threads=1",
+        "callbacks.listen=null",
     ]  # fmt: skip
     assert command("train", "finetune/audioldm", *words) == 0
     model = tmp_path / "run" / "model"
@@ -58,7 +59,7 @@ def test_a_model_of_two_token_sequences_is_fine_tuned(command, pipe, sounds, tmp
     words = [
         f"ref={tmp_path}/two", f"data.folder={sounds}", f"run_dir={tmp_path}/run", "data.seconds=0.64", "threads=1",
         "data.windows=1", "batch_size=2", "batches=2", "val_every=2", "task.warmup=1", "task.lr=1e-3",
-        "task.kind=lora", "task.prior={prompt: a tone, clips: 1}",
+        "task.kind=lora", "task.prior={prompt: a tone, clips: 1}", "callbacks.listen=null",
     ]  # fmt: skip
     experiment = recipes.build(recipes.load("finetune/audioldm", words))
     module, batch = experiment.module, next(iter(experiment.data.train_dataloader()))
@@ -74,3 +75,25 @@ def test_a_model_of_two_token_sequences_is_fine_tuned(command, pipe, sounds, tmp
             torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)  # the cache is float16
     assert command("train", "finetune/audioldm", *words) == 0
     assert read(tmp_path / "run" / "model" / "adapter.safetensors").base["unet"]
+
+
+@pytest.mark.filterwarnings("ignore:2 clips are too few")
+def test_tango_is_fine_tuned_whole(command, pipe, sounds, tmp_path, capsys):
+    """Without CLAP: by captions, in its own schedule and prediction; a clip without a caption is named."""
+    tango = relatives.write_tango(relatives.tango(pipe), tmp_path / "tango")
+    words = [
+        f"ref={tango}", f"data.folder={sounds}", f"run_dir={tmp_path}/run", "data.seconds=0.64", "threads=1",
+        "data.windows=1", "batch_size=2", "batches=2", "val_every=2", "task.warmup=1", "task.lr=1e-3", "task.text_prob=1",
+    ]  # fmt: skip
+    assert command("train", "finetune/audioldm", *words) == 0
+    before, after = AudioLDM.from_pretrained(tango), AudioLDM.from_pretrained(tmp_path / "run" / "model")
+    assert (after.prediction, after.vae.config.scaling_factor) == ("v", before.vae.config.scaling_factor)
+    assert torch.equal(after.schedule.betas, before.schedule.betas)
+    assert tuple(after.unet.config.attention_head_dim) == tuple(before.unet.config.attention_head_dim)
+    moved = zip(before.unet.state_dict().values(), after.unet.state_dict().values(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in moved)
+    for path in sounds.iterdir():
+        path.rename(sounds / f"{len(path.stem)}.wav")
+    capsys.readouterr()
+    assert command("train", "finetune/audioldm", *words, f"run_dir={tmp_path}/other") == 2
+    assert "has no caption, and" in capsys.readouterr().err
