@@ -26,6 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
 from audioldm.training.memory import LARGEST, estimate, probe
@@ -237,9 +238,18 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 
 
 def memory(cfg: DictConfig) -> str:
-    """What a latent U-Net that a recipe trains from nothing takes of memory in bfloat16; nothing of other nets."""
-    unet = None if cfg.speed.checkpointing else nets(cfg).get("unet")
-    return estimate(unet, instantiate(cfg.spec)) if isinstance(unet, UNet2DConditionModel) else ""
+    """What training a latent U-Net takes of memory in bfloat16: a recipe's own, or that of a model on this machine."""
+    unet, task, beside = nets(cfg).get("unet"), cfg.task, cfg.callbacks
+    tuned = task.get("_target_", "").endswith(".FineTune") and Path(task.model or ".").exists()
+    if tuned:
+        unet = open_part(task.model or "embedded", "unet").to("meta")
+    if not isinstance(unet, UNet2DConditionModel):
+        return ""
+    averages = (beside.ema.decay is not None) + 2 * (beside.power_ema.every is not None)
+    return estimate(
+        unet, instantiate(cfg.spec), cfg.data.get("seconds") or 10.24, whole=not tuned or task.kind == "full",
+        copies=averages + bool(averages), checkpointing=cfg.speed.checkpointing,
+    )  # fmt: skip
 
 
 def missing(cfg: DictConfig) -> list[str]:
