@@ -45,7 +45,11 @@ def fetch_part(ref: str, folders: Names) -> Snapshot:
     """The files of one part: of these component folders, or of a repository that is the part itself."""
     needed = (f"{folders[0]}/config.json", "config.json", TANGO_MAIN)
     return fetch_parts(
-        ref, (*folders, ""), (), what=f"{folders[0]}, or all if it is nothing else,", needed=needed
+        ref,
+        (*folders, ""),
+        (),
+        what=f"the files of {folders[0]}, or all where it has no folders,",
+        needed=needed,
     )
 
 
