@@ -5,9 +5,8 @@ from typing import Any
 
 MEMORY = re.compile(
     "out of memory|allocate memory|not enough memory|bad_alloc|could not create a primitive|can't start new thread"
-    "|failed to map segment",
-    re.IGNORECASE,
-)
+    "|failed to map segment", re.IGNORECASE,
+)  # fmt: skip
 """How libraries say that they got no memory; oneDNN makes no primitive."""
 
 

@@ -15,10 +15,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "frame-ancestors 'self'",
-}
+}  # fmt: skip
 OPEN = ("/health", "/docs", "/openapi.json")  # Paths that need no token
 
 

@@ -28,12 +28,9 @@ class Between:
 SHARE = Between(0, 1)
 POSITIVE = Between(0, above=True)
 SAMPLING = {
-    "seconds": Between(0, 600, above=True),
-    "steps": Between(1, 1000),
-    "guidance": Between(0),
-    "refine_phase": Between(0, 1000),
-    "retry_silent": Between(0, 100),
-}
+    "seconds": Between(0, 600, above=True), "steps": Between(1, 1000), "guidance": Between(0),
+    "refine_phase": Between(0, 1000), "retry_silent": Between(0, 100),
+}  # fmt: skip
 """of ``components.Sampling``; more than 600 seconds is taken for a slip of the keyboard"""
 
 

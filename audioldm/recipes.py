@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from audioldm.convert.reference import open_part
 from audioldm.errors import AudioLDMError
 from audioldm.paths import shipped
-from audioldm.training.memory import LARGEST, estimate, probe
+from audioldm.training.memory import LARGEST, RECOMPUTED, estimate, probe
 from audioldm.training.run_folder import RunFolder
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
@@ -239,17 +239,17 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 
 def memory(cfg: DictConfig) -> str:
     """What training a latent U-Net takes of memory in bfloat16: a recipe's own, or that of a model on this machine."""
-    unet, task, beside = nets(cfg).get("unet"), cfg.task, cfg.callbacks
+    unet, task = nets(cfg).get("unet"), cfg.task
     tuned = task.get("_target_", "").endswith(".FineTune") and Path(task.model or ".").exists()
     if tuned:
         unet = open_part(task.model or "embedded", "unet").to("meta")
     if not isinstance(unet, UNet2DConditionModel):
         return ""
-    averages = (beside.ema.decay is not None) + 2 * (beside.power_ema.every is not None)
-    return estimate(
-        unet, instantiate(cfg.spec), cfg.data.get("seconds") or 10.24, whole=not tuned or task.kind == "full",
-        copies=averages + bool(averages), checkpointing=cfg.speed.checkpointing,
-    )  # fmt: skip
+    averages = (cfg.callbacks.ema.decay is not None) + 2 * (cfg.callbacks.power_ema.every is not None)
+    # weights; gradients and AdamW's two averages; averages, and the weights beside them in a validation
+    copies = 1 + 3 * (not tuned or task.kind == "full") + averages + bool(averages)
+    seconds, share = cfg.data.get("seconds") or 10.24, RECOMPUTED if cfg.speed.checkpointing else 1.0
+    return estimate(unet, instantiate(cfg.spec), seconds, copies, share)
 
 
 def missing(cfg: DictConfig) -> list[str]:

@@ -38,11 +38,9 @@ PEFT = re.compile(r"\.lora_A|\.hada_w1_a|\.lokr_w")
 PEFT_KINDS = {"lora": "LORA", "dora": "LORA", "loha": "LOHA", "lokr": "LOKR"}
 FACTORS = ("lora_", "dora_scale", "hada_w", "lokr_w")
 KINDS = {  # What a layer of each kind has; the first kind that fits is the one.
-    "dora": ({"lora_down", "lora_up", "dora_scale"},),
-    "lora": ({"lora_down", "lora_up"},),
-    "loha": ({"hada_w1_a"},),
-    "lokr": ({"lokr_w1"}, {"lokr_w1_a"}, {"lokr_w2"}, {"lokr_w2_a"}),
-}
+    "dora": ({"lora_down", "lora_up", "dora_scale"},), "lora": ({"lora_down", "lora_up"},),
+    "loha": ({"hada_w1_a"},), "lokr": ({"lokr_w1"}, {"lokr_w1_a"}, {"lokr_w2"}, {"lokr_w2_a"}),
+}  # fmt: skip
 
 
 def write(path: Path, adapter: Adapter | Words) -> None:

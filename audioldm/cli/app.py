@@ -48,13 +48,10 @@ Exit codes: 0 done, 1 failed while working, 2 wrong use (nothing was started), 1
 """
 app = LazyGroup(
     commands=dict.fromkeys(COMMANDS),  # type: ignore[arg-type]   # click guesses by these names
-    params=[
-        click.Option(["--debug"], is_flag=True, help="Show an error's traceback; goes with every command.")
-    ],
-    help=ROOT_HELP,
-    no_args_is_help=True,
+    params=[click.Option(["--debug"], is_flag=True, help="Show an error's traceback; goes with every command.")],
+    help=ROOT_HELP, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+)  # fmt: skip
 app = click.version_option(audioldm.__version__, prog_name="audioldm", message="%(prog)s %(version)s")(app)
 
 

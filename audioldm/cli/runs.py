@@ -13,7 +13,7 @@ from audioldm.cli.console import note, say, show_text, waiting
 from audioldm.cli.options import Between, Command, Force, argument, option
 from audioldm.cli.startup import later
 from audioldm.errors import AudioLDMError, without_memory
-from audioldm.paths import shipped, staged
+from audioldm.paths import staged
 
 with later():
     import omegaconf
@@ -162,9 +162,7 @@ class Recipes(Command):
     name: str | None = argument(None, "Recipe to show, for example tiny/ldm.")
 
     def run(self) -> None:
-        folder, name = shipped("recipes"), self.name
-        paths = sorted(folder.rglob("*.yaml"))
-        known = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+        name, known = self.name, {one: recipes.RECIPES / f"{one}.yaml" for one in recipes.names()}
         if name is None:
             width = max(map(len, known), default=0)
             for recipe, path in known.items():

@@ -44,13 +44,8 @@ def fetch_model(ref: str) -> Snapshot:
 def fetch_part(ref: str, folders: Names) -> Snapshot:
     """The files of one part: of these component folders, or of a repository that is the part itself."""
     needed = (f"{folders[0]}/config.json", "config.json", TANGO_MAIN)
-    return fetch_parts(
-        ref,
-        (*folders, ""),
-        (),
-        what=f"the files of {folders[0]}, or all where it has no folders,",
-        needed=needed,
-    )
+    what = f"the files of {folders[0]}, or all where it has no folders,"
+    return fetch_parts(ref, (*folders, ""), (), what=what, needed=needed)
 
 
 def fetch_parts(ref: str, parts: Names, names: Names, *, what: str, needed: Names) -> Snapshot:

@@ -14,13 +14,9 @@ Task = Literal["ab", "quality", "relevance", "abx", "mushra"]
 Kind = Literal["training", "main", "catch"]
 
 METHODS: dict[str, tuple[Task, ...]] = {
-    "ab": ("ab",),
-    "acr": ("quality", "relevance"),
-    "acr-quality": ("quality",),
-    "acr-relevance": ("relevance",),
-    "abx": ("abx",),
-    "mushra": ("mushra",),
-}
+    "ab": ("ab",), "acr": ("quality", "relevance"), "acr-quality": ("quality",), "acr-relevance": ("relevance",),
+    "abx": ("abx",), "mushra": ("mushra",),
+}  # fmt: skip
 """Method to the tasks of its parts, in order: quality is judged before any caption is shown."""
 
 PAIRED: tuple[Task, ...] = ("ab", "abx")

@@ -20,10 +20,9 @@ FORMAT = 2
 RESPONSES = "responses.jsonl"
 VOLUME_TRIES = 3
 FIELDS: dict[str, dict[str, type]] = {  # What each kind of event must hold, beside its rater and the key.
-    "join": {"name": str},
-    "volume": {"right": bool, "played": int, "heard": int, "device": str},
+    "join": {"name": str}, "volume": {"right": bool, "played": int, "heard": int, "device": str},
     "answer": {"trial": int, "kind": str, "task": str, "prompt": str, "stimuli": list},
-}
+}  # fmt: skip
 ABOUT = {"title": str, "lufs": float, "trials_per_rater": int, "minutes_per_rater": int}
 """What test.json must say about the test."""
 AGAIN = "Copy the whole folder again."

@@ -21,9 +21,8 @@ from audioldm.paths import staged
 from audioldm.progress import counted
 
 SHORTEST_SECONDS = 0.3
-UNEVEN = (
-    0.1  # a prompt's clips that differ in length by a greater share are refused: it would tell them apart
-)
+# a prompt's clips that differ in length by a greater share are refused: it would tell them apart
+UNEVEN = 0.1
 MOST_SLOTS = 12  # BS.1534-3: more signals on a page cannot be compared
 BEEPS = (2, 3, 4, 5)
 

@@ -123,17 +123,14 @@ class Server:
         }
         application = Starlette(
             routes=[
-                *(Route(path, part) for path in STATIC),
+                *(Route(path, part) for path in STATIC), Route("/api/test", lambda _: JSONResponse(shown)),
                 *(Route(f"/api/{name}", self.post, methods=["POST"]) for name in POSTS),
                 *(Route(f"/audio/{{code}}/{rest}", audio) for rest in SLOTS),
-                Route("/api/test", lambda _: JSONResponse(shown)),
-                Route(
-                    "/api/state/{code}", lambda asked: JSONResponse(study.state(asked.path_params["code"]))
-                ),
+                Route("/api/state/{code}", lambda asked: JSONResponse(study.state(asked.path_params["code"]))),
             ],
             middleware=[Middleware(PageGate, host=host, most=MOST_BYTES, rebound=not self.local)],
             exception_handlers=handlers,
-        )
+        )  # fmt: skip
         application.router.redirect_slashes = False
         return application
 

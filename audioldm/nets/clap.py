@@ -252,9 +252,8 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
 def wrap_tokenizer(raw: Any) -> PreTrainedTokenizerFast:
     """Frame every text as <s> ... </s> and give transformers the names of the special tokens."""
     bos, pad, eos, unk, mask = SPECIAL
-    raw.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A {eos}", special_tokens=[(name, raw.token_to_id(name)) for name in (bos, eos)]
-    )
+    ends = [(name, raw.token_to_id(name)) for name in (bos, eos)]
+    raw.post_processor = processors.TemplateProcessing(single=f"{bos} $A {eos}", special_tokens=ends)
     roles = {"bos": bos, "cls": bos, "pad": pad, "eos": eos, "sep": eos, "unk": unk, "mask": mask}
     names = {f"{role}_token": name for role, name in roles.items()}
     return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=MAX_TOKENS, **names)

@@ -74,10 +74,9 @@ class DataModule(L.LightningDataModule):
     """Serves ``train`` as an endless stream that begins where the model stopped, and ``val`` once through in order.
 
     Rows come as by ``Draws``, or with ``buckets`` in batches of one each; a function (batch_size, place) is streamed.
-    ``captions`` are a few of them, for previews.
     """
 
-    captions: Sequence[str] = ("",)
+    captions: Sequence[str] = ("",)  # a few, for previews
 
     def __init__(
         self, train: Any, val: Dataset[Any] | None = None, *, batch_size: int = 8, seed: int = 0,

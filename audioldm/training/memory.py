@@ -19,8 +19,7 @@ from audioldm.spec import AudioSpec
 from audioldm.training.ema import Averages
 
 LARGEST = 4096
-RECOMPUTED = 0.3
-"""of what a clip keeps, with checkpointing; measured .27 (S and M) and .31 (L)"""
+RECOMPUTED = 0.3  # of what a clip keeps, with checkpointing; measured .27 (S, M) and .31 (L)
 
 
 def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
@@ -63,16 +62,14 @@ def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def estimate(
-    unet: LatentUNet, spec: AudioSpec, seconds: float, *, whole: bool, copies: int, checkpointing: bool
-) -> str:
+def estimate(unet: LatentUNet, spec: AudioSpec, seconds: float, copies: int, share: float = 1.0) -> str:
     """What training a U-Net, on the meta device, takes of memory, and the batch that the GPU which is here holds.
 
-    ``whole``: all weights have gradients and AdamW's two averages, else an adapter.   ``copies`` of them lie beside.
+    ``copies`` of its weights in float32 lie there; ``share`` of what a call keeps is kept.
     """
-    fixed = 4 * (copies + (4 if whole else 1)) * sum(value.numel() for value in unet.parameters())
+    fixed = 4 * copies * sum(value.numel() for value in unet.parameters())
     shape = unet.config.in_channels, *spec.latent_shape(seconds, multiple_of(unet))[1:]
-    clip = kept_bytes(unet, shape) * (RECOMPUTED if checkpointing else 1)
+    clip = kept_bytes(unet, shape) * share
     line = f"about {fixed / 2**30:.1f} GiB, and {clip / 2**30:.2g} for each clip of {seconds:g} s in a batch"
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)

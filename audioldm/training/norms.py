@@ -202,12 +202,6 @@ def swap(net: nn.Module) -> None:
             part.__class__ = FusedUpsample
         if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(OneProduct())
-        if plain(part):
+        block = isinstance(part, ResnetBlock2D) and isinstance(part.nonlinearity, nn.SiLU)
+        if block and has(part, PLAIN[ResnetBlock2D] | {"time_embedding_norm": "default"}):
             part.forward = MethodType(resnet, part)  # type: ignore[method-assign]
-
-
-def plain(part: nn.Module) -> bool:
-    """Whether it is a block that ``resnet`` computes."""
-    if not isinstance(part, ResnetBlock2D) or not isinstance(part.nonlinearity, nn.SiLU):
-        return False
-    return has(part, PLAIN[ResnetBlock2D] | {"time_embedding_norm": "default"})

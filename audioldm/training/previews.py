@@ -1,7 +1,7 @@
 """Sound and pictures while a part learns, always of the same clips, prompts and noise.   N samples, T frames."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Listen(L.Callback):
         self.prompts, self.every, self.folder, self.seed = prompts, every, Path(folder), seed
         usual = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing"}
         self.sampling = {**usual, **sampling}
-        self.defaults = Sampling().merged(**self.sampling)
+        Sampling().merged(**self.sampling)  # refused now
         try:
             self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in (parts or {}).items()}
         except AudioLDMError as error:
@@ -72,24 +72,20 @@ class Listen(L.Callback):
                 self.listen(trainer, module)
             module.unet.train()
 
-    def model(self, module: Any) -> AudioLDM:
-        """What is heard."""
-        if not self.parts:
-            pipe: AudioLDM = module.pipe
-            return replace(pipe, defaults=pipe.defaults.merged(**self.sampling))
-        vae, vocoder = self.parts["vae"], self.parts["vocoder"]
-        vae.register_to_config(scaling_factor=module.scaling_factor)
-        spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
-        about = {"schedule": module.schedule, "prediction": module.prediction, "defaults": self.defaults}
-        tokens, nets = self.parts.get("text_encoder"), (module.unet, vae, vocoder, self.parts["clap"])
-        return AudioLDM(*nets, spec, token_encoder=tokens, **about)
-
     def listen(self, trainer: L.Trainer, module: Any) -> None:
-        pipe, data = self.model(module).to(module.device), trainer.datamodule  # type: ignore[attr-defined]
-        prompts = self.prompts or data.captions
+        pipe: Any = None if self.parts else module.pipe
+        prompts = self.prompts or trainer.datamodule.captions  # type: ignore[attr-defined]
+        if self.parts:
+            vae, vocoder = self.parts["vae"], self.parts["vocoder"]
+            vae.register_to_config(scaling_factor=module.scaling_factor)
+            spec = spec_of(vocoder, stride_of(vae), vae.config.latent_channels)
+            about = {"schedule": module.schedule, "prediction": module.prediction}
+            tokens, nets = self.parts.get("text_encoder"), (module.unet, vae, vocoder, self.parts["clap"])
+            pipe = AudioLDM(*nets, spec, token_encoder=tokens, **about)
+        pipe, seeds = pipe.to(module.device), [self.seed + i for i in range(len(prompts))]
         # in the training's own precision; its compiled blocks would be compiled anew for these shapes
         with trainer.precision_plugin.forward_context(), torch.compiler.set_stance("force_eager"):
-            waves = pipe(prompts, seeds=[self.seed + i for i in range(len(prompts))])
+            waves = pipe(prompts, seeds=seeds, **self.sampling)
         for prompt, wave in zip(prompts, waves if trainer.is_global_zero else (), strict=False):
             name, mel = prompt.replace(" ", "_")[:80] or "nothing", log_mel(wave[None, None], pipe.spec)[0, 0]
             show(trainer, self.folder, f"wave/{name}", wave, module.batch_count, pipe.spec.rate)

@@ -33,9 +33,7 @@ from audioldm.tables import read_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-NOISE = (
-    ".*(LeafSpec|Total length of `|your dataloader is not resumable|than the logging interval|in eval mode)"
-)
+NOISE = ".*(LeafSpec|Total length of `|dataloader is not resumable|than the logging interval|in eval mode)"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")  # keys that name files or folders
 DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error)
@@ -157,9 +155,8 @@ class RunFolder(L.Callback):
 
     def resumed(self, settings: Path, begun: Path, about: dict[str, Any]) -> dict[str, Any]:
         """The provenance of a run that goes on.   Raises AudioLDMError where its settings or its data changed."""
-        if settings.is_file() and not goes_on(
-            settings.read_text(encoding="utf-8", errors="replace"), self.config
-        ):
+        there = settings.is_file()
+        if there and not goes_on(settings.read_text(encoding="utf-8", errors="replace"), self.config):
             hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
             raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
         first = read_provenance(begun) if begun.is_file() else {}

@@ -26,7 +26,6 @@ from audioldm.training.encoding import GPU_BATCH, Cuts, Nets, Source, Windows, e
 from audioldm.training.finetune import vector_and_tokens
 
 TEXTS = 256  # prompts that are read at once
-HEARD = 3  # captions that previews are of
 
 
 def from_sounds(
@@ -55,7 +54,7 @@ def from_sounds(
     # one window of each is enough to compare by
     val = stored(held, 1, *encoder) if held else None
     data = DataModule(train, val, collate=collate_latents, seed=seed, **settings)
-    data.captions = list(dict.fromkeys(row.captions[0] for row in (*held, *rest)))[:HEARD]
+    data.captions = list(dict.fromkeys(row.captions[0] for row in (*held, *rest)))[:3]
     return data
 
 

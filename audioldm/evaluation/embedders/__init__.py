@@ -147,14 +147,9 @@ class Network:
 
 
 EMBEDDERS = {  # name -> module and class; a module is imported when it is asked for
-    "yamnet": "yamnet.YamNet",
-    "vggish": "vggish.VGGish",
-    "panns-cnn14-16k": "panns.Panns",
-    "panns-cnn14-32k": "panns.Panns32",
-    "passt": "passt.Passt",
-    "openl3": "openl3.OpenL3",
-    "clap": "clap.Clap",
-}
+    "yamnet": "yamnet.YamNet", "vggish": "vggish.VGGish", "panns-cnn14-16k": "panns.Panns",
+    "panns-cnn14-32k": "panns.Panns32", "passt": "passt.Passt", "openl3": "openl3.OpenL3", "clap": "clap.Clap",
+}  # fmt: skip
 
 
 def load_embedder(name: str, path: str | Path | None = None) -> Embedder:
