@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import relatives
 import torch
+from hydra.utils import instantiate
 from originals import clap_state, prefixed, vae_state, vocoder_state, weight_normed, whole
 from transformers import ClapConfig, ClapModel
 
+from audioldm import recipes
 from audioldm.convert.reference import find_part, open_model, open_part, t5_of_run
 from audioldm.errors import AudioLDMError
 from audioldm.nets.clap import MelEncoder
@@ -195,3 +197,19 @@ def test_export_puts_a_part_into_a_model(command, pipe, places, tmp_path, capsys
     assert "does not fit" in capsys.readouterr().err
     assert command("export", places["ours"], "--ldm", places["ours"], "-o", tmp_path / "n") == 2
     assert "Both a REF and its U-Net or T5 were named." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "choice"), [("clap", "laion"), ("vae", "published"), ("vocoder", "published")]
+)
+def test_a_recipe_takes_a_published_part(places, part, choice):
+    """Its address is the hub's; any reference may stand there."""
+    names = {"clap": "tiny/clap", "vae": "tiny/vae", "vocoder": "tiny/vocoder"}
+    group = f"model/{part}@task.{part}={choice}"
+    ref = recipes.load(names[part], [group]).task[part].ref
+    assert ref == {"laion": "laion/clap-htsat-unfused", "published": "cvssp/audioldm-s-full-v2"}[choice]
+    place = places["laion.pt" if part == "clap" else "diffusers"]
+    net = instantiate(recipes.load(names[part], [group, f"task.{part}.ref={place}"]).task[part])
+    ours = open_part(places["ours"], part)
+    for inner in ("text_encoder", "audio_encoder") if part == "clap" else ("",):
+        assert equal(net.get_submodule(inner), ours.get_submodule(inner))
