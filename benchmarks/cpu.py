@@ -88,7 +88,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
             row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=40))
             for name, value in row.items():
-                rate = bench.peaks["fp32" if name.endswith("fp32") or name == "exact" else "bf16"]
+                rate = bench.peaks["bf16" if bench.pipe(name).unet.dtype == torch.bfloat16 else "fp32"]
                 if part in floor:
                     value["floor_share"] = round(floor[part]["gflop"] * 1e9 / rate / value["s"], 3)
             return row
@@ -132,7 +132,7 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
                 row[name] |= error(*(other if "diffusers" in name else aligned(*other, bench.nets.vocoder)))
         return row
 
-    bench.book.add("whole S", f"{bench.seconds} s, {steps} steps", run, needs=100)
+    bench.book.add("whole S", f"{bench.seconds} s, {steps} steps", run, needs=5 if bench.tiny else 100)
 
 
 def embedded(bench: CpuBench) -> None:
