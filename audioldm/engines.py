@@ -1,7 +1,8 @@
 """How the nets are run: the same four functions, exact or fast.
 
 exact   the nets as they are, in the type they have (float32 unless asked otherwise); keeps the bytes of a seed
-fast    bfloat16, channels-last; on a GPU fused norms and sums (nets.fused), one CUDA graph a net; near it, not equal
+fast    bfloat16 (float32 on a CPU without it), channels-last; on a GPU fused norms and sums (nets.fused), a CUDA graph
+        a net, on a CPU more products (nets.pictures.hasten); near it, not equal
 """
 
 import ctypes

@@ -175,13 +175,12 @@ def installed(name: str) -> bool:
 
 
 def processor() -> str:
-    """The processor's name in Linux's words, with the number of cores that this process may use."""
+    """The processor's name, family and model in Linux's words, with the number of cores that this process may use."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
-    named = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-    return f"{named}, {len(os.sched_getaffinity(0))} cores"
+    facts = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    kind = f"family {facts.get('cpu family', '?')}, model {facts.get('model', '?')}"
+    return f"{facts.get('model name', 'unknown')} ({kind}), {len(os.sched_getaffinity(0))} cores"
 
 
 def driver() -> str:
