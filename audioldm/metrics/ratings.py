@@ -41,10 +41,7 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def signed_rank(differences: npt.ArrayLike) -> float:
-    """P value of Wilcoxon's signed-rank test of "as often above as below 0", two-sided; differences of 0 are left out.
-
-    Exact up to 50 differences, or 13 with ties.   Wilcoxon (1945), Biometrics Bulletin 1:80.
-    """
+    """Two-sided P value of Wilcoxon's signed-rank test without zeros; exact up to 50 (ties: 13).   Wilcoxon (1945)."""
     d = np.asarray(differences, dtype=np.float64)
     d = d[d != 0]
     return float(stats.wilcoxon(d).pvalue) if len(d) else 1.0

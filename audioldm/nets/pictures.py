@@ -16,10 +16,12 @@ from torch.nn import functional as nnf
 
 Conv = nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d
 FEWEST = 8  # channels that a GPU's matrix units ask for
-NARROW = 4  # columns up to which a CPU's convolution in bfloat16 takes up to five times as long as a product
+NARROW = 2  # columns up to which a CPU's convolution takes up to five times as long as a product
 SCORES = 2**24  # of an attention at a time, on a CPU
-WIDEST, LONGEST = 256, 8192
-"""numbers of a head that flash kernels take; tokens up to which all shares of wider ones are kept"""
+WIDEST, LONGEST = (
+    256,
+    8192,
+)  # numbers of a head for flash kernels; tokens up to which all shares of wider ones are kept
 TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """which of three taps over doubled numbers add up to each of the four of a transposed convolution"""
 
@@ -69,25 +71,27 @@ def product(layer: Conv, x: Tensor, factor: float, bias: Tensor | None) -> Tenso
 
 
 def hasten(net: Any) -> Any:
-    """A copy of diffusers' ``net`` on the same weights for a CPU: attention and narrow convolutions as products.
-
-    Nearest neighbours and a convolution 3 x 3 are one transposed convolution 4 x 4, 4 products a number instead of 9.
-    """
+    """A copy of diffusers' ``net`` on the same weights for a CPU: narrow convolutions, and attention, as products."""
     twin = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
+    # with AMX flash attention is the faster one
+    products = net.dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
     for part in list(twin.modules()):
-        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+        if products and isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
             part.set_processor(OneProduct())
         elif type(part) is Upsample2D and part.interpolate and type(part.conv) is nn.Conv2d:
-            layer = nn.ConvTranspose2d(part.conv.in_channels, part.conv.out_channels, 4, 2, 1, device="meta")
-            layer.weight, layer.bias = nn.Parameter(transposed(part.conv.weight), False), part.conv.bias
-            part.interpolate, part.conv = False, layer
-        elif type(part) is nn.Conv2d and (part.kernel_size, part.stride, part.padding) == (
-            (3, 3),
-            (1, 1),
-            (1, 1),
-        ):
+            part.weight, part.__class__ = transposed(part.conv.weight), TransposedUpsample
+        elif type(part) is nn.Conv2d and part.kernel_size == (3, 3) and part.stride == part.padding == (1, 1):
             part.__class__ = NarrowConv
     return twin
+
+
+class TransposedUpsample(Upsample2D):
+    """Nearest neighbours and a convolution 3 x 3 as one transposed convolution 4 x 4: 4 products a number, not 9."""
+
+    def forward(self, hidden_states: Tensor, output_size: int | None = None, *_: Any, **__: Any) -> Tensor:
+        if output_size is not None or hidden_states.shape[-1] <= 2 * NARROW:
+            return super().forward(hidden_states, output_size)
+        return nnf.conv_transpose2d(hidden_states, self.weight, self.conv.bias, stride=2, padding=1)
 
 
 def transposed(weight: Tensor) -> Tensor:
@@ -98,10 +102,10 @@ def transposed(weight: Tensor) -> Tensor:
 
 
 class NarrowConv(nn.Conv2d):
-    """A convolution 3 x 3, in bfloat16 over few columns as a product."""
+    """A convolution 3 x 3, over few columns as a product."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1] > NARROW or x.dtype != torch.bfloat16:
+        if x.shape[-1] > NARROW:
             return super().forward(x)
         taps = nnf.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).unfold(1, 3, 1).unfold(2, 3, 1)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
@@ -109,9 +113,9 @@ class NarrowConv(nn.Conv2d):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """softmax(scale q k^T) v of (B, heads, N, D); by products for wide heads, and in bfloat16 on a CPU, by parts."""
+    """softmax(scale q k^T) v of (B, heads, N, D): by plain products on a CPU, by parts, and of wide heads."""
     on_cpu = q.device.type == "cpu"
-    if not (on_cpu and q.dtype == torch.bfloat16) and (q.shape[-1] <= WIDEST or q.shape[2] > LONGEST):
+    if not on_cpu and (q.shape[-1] <= WIDEST or q.shape[2] > LONGEST):
         return nnf.scaled_dot_product_attention(q, k, v)
     rows = max(1, SCORES // k.shape[:3].numel()) if on_cpu else q.shape[2]
     with torch.autocast(q.device.type, enabled=False):
@@ -130,7 +134,7 @@ class OneProduct(AttnProcessor2_0):
         # an adapter in a projection's place is called as it is
         plain = {*map(type, parts)} == {nn.Linear}
         if not (plain and encoder_hidden_states is attention_mask is None):
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
         if attn.residual_connection:
             x = attn.group_norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         bias = None if attn.to_q.bias is None else torch.cat([part.bias for part in parts])

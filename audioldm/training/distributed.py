@@ -25,10 +25,7 @@ class Sharded(ModelParallelStrategy):
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
-    """Split every trained net of ``module`` among the processes of ``mesh``, block by block (FSDP2).
-
-    The parts of a CLAP or an autoencoder are called by themselves, and so split apart.
-    """
+    """Split trained nets among the processes of ``mesh``, block by block (FSDP2); of a CLAP or VAE each part apart."""
     for child in module.children():
         several = hasattr(child, "audio_encoder") or hasattr(child, "decoder")
         for net in child.children() if several else [child]:
