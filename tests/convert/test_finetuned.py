@@ -84,7 +84,6 @@ def test_tango_is_fine_tuned_whole(command, pipe, sounds, tmp_path, capsys):
     words = [
         f"ref={tango}", f"data.folder={sounds}", f"run_dir={tmp_path}/run", "data.seconds=0.64", "threads=1",
         "data.windows=1", "batch_size=2", "batches=2", "val_every=2", "task.warmup=1", "task.lr=1e-3",
-        "task.text_prob=1",
     ]  # fmt: skip
     assert command("train", "finetune/audioldm", *words) == 0
     before, after = AudioLDM.from_pretrained(tango), AudioLDM.from_pretrained(tmp_path / "run" / "model")

@@ -1,5 +1,6 @@
 """The ladder for finding faults, previews, dry runs, and what the command line says about them."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
     assert "would begin runs/tiny/ldm: 600 batches" in told.err
     assert "prediction:" in told.out
     assert not Path("runs").exists()
+
+
+def test_a_dry_run_estimates_what_is_trained_and_what_lies_beside(tiny_model):
+    def numbers(recipe, *words):
+        return [float(n) for n in re.findall(r"\d+\.?\d*", recipes.memory(recipes.load(recipe, words)))][:2]
+
+    none = ["callbacks.ema.decay=null", "callbacks.power_ema.every=null"]
+    [plain, clip], [averaged, same] = numbers("audiocaps/ldm_s", *none), numbers("audiocaps/ldm_s")
+    assert plain == 2.8 and averaged == 5.5 and clip == same  # 4 and 8 copies of 185 M numbers in float32
+    assert numbers("audiocaps/ldm_s", "speed.checkpointing=true")[1] < 0.4 * clip
+    tuned = ["data.folder=.", f"ref={tiny_model}"]
+    assert recipes.memory(recipes.load("finetune/audioldm", tuned)).startswith("about")
+    assert recipes.memory(recipes.load("finetune/audioldm", ["ref=owner/not-here", "data.folder=."])) == ""
 
 
 def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command, capsys, monkeypatch):
