@@ -40,10 +40,10 @@ GROUPS = (
     "throughput",
     "cards",
     "profile",
+    "peer",
     "sizes",
     "equality",
     "lengths",
-    "peer",
     "training",
 )
 
@@ -316,10 +316,10 @@ def main() -> None:
         "throughput": partial(throughput, bench),
         "cards": partial(cards, bench),
         "profile": partial(profiles, bench),
+        "peer": partial(peer_compiled, bench),
         "sizes": partial(sizes, bench),
         "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
-        "peer": partial(peer_compiled, bench),
         "training": partial(train_rows, bench, "S", bench.nets, (2,) if options.rehearse else (2, 16, 64)),
     }
     for name, run in groups.items():

@@ -99,14 +99,15 @@ class FusedResnet(ResnetBlock2D):
         shift = None
         if temb is not None and self.time_emb_proj is not None:
             shift = self.shift(temb)
-        beside, last = input_tensor, None
+        beside, bias, last = input_tensor, self.conv2.bias, self.conv_shortcut
         with aside(input_tensor) as join:
-            if self.conv_shortcut is not None:
-                beside, last = nnf.conv2d(beside, self.conv_shortcut.weight), self.conv_shortcut.bias
+            if last is not None:
+                beside = nnf.conv2d(beside, last.weight)
+                bias = once(self, lambda: self.conv2.bias.float() + last.bias)
         x = convolved(input_tensor, self.norm1, self.conv1)
         x = convolved(x, self.norm2, self.conv2, bias=self.conv1.bias, shift=shift)
         join(beside)
-        return kernels.add(x, beside, self.conv2.bias, last)
+        return kernels.add(x, beside, bias)
 
 
 def convolved(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d, **added: Any) -> Tensor:
@@ -172,26 +173,38 @@ class FusedTransformer(Transformer2DModel):
         self, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None, **_: Any,
     ) -> tuple[Tensor]:  # fmt: skip
-        batch, channels, height, width = hidden_states.shape
+        (batch, channels, height, width), y = hidden_states.shape, None
         x = kernels.normed(hidden_states, self.norm, silu=False)[0].permute(0, 2, 3, 1).flatten(1, 2)
         x = nnf.linear(x, self.proj_in.weight.flatten(1), self.proj_in.bias)
-        for block in self.transformer_blocks:
-            x = block(x, encoder_hidden_states, encoder_attention_mask)
-        x = nnf.linear(x, self.proj_out.weight.flatten(1))
+        *blocks, last = self.transformer_blocks
+        for block in blocks:
+            both = block(x, y, encoder_hidden_states, encoder_attention_mask)
+            x, y = both[..., : x.shape[-1]], block.ff.net[2](both[..., x.shape[-1] :])
+        weight, bias = once(self, self.merged)
+        x = nnf.linear(last(x, y, encoder_hidden_states, encoder_attention_mask), weight)
         x = x.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return (kernels.add(x, hidden_states, self.proj_out.bias),)
+        return (kernels.add(x, hidden_states, bias),)
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """The projection out, of a sum and of what the last gated layer adds to it, as one product."""
+        out, last = self.proj_out.weight.flatten(1).float(), self.transformer_blocks[-1].ff.net[2]
+        weight = torch.cat([out, out @ last.weight.float()], 1).to(last.weight)
+        return weight, out @ last.bias.float() + self.proj_out.bias
 
 
 class FusedBlock(BasicTransformerBlock):
-    """Self-attention, attention and a gated layer; each sum in one pass with the norm after it."""
+    """Self-attention, attention and a gated layer's first product; each sum in one pass with the norm after it."""
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        last = self.ff.net[2]
-        x, normed = kernels.add_norm(x, None, self.norm1)
+    def forward(self, x: Tensor, y: Tensor | None, context: Tensor | None, mask: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Of x + y (B, T, C): its sum with what the attentions add, and beside that the gated numbers."""
+        gated, channels = self.ff.net[0].proj, x.shape[-1]
+        x, normed = kernels.add_norm(x, y, self.norm1)
         x, normed = kernels.add_norm(x, attend(self.attn1, normed), self.norm2)
-        x, normed = kernels.add_norm(x, attend(self.attn2, normed, context, mask), self.norm3, bias=last.bias)
-        x.flatten(0, 1).addmm_(kernels.gate(self.ff.net[0].proj(normed)).flatten(0, 1), last.weight.T)
-        return x
+        both = x.new_empty(*x.shape[:-1], channels + gated.out_features // 2)
+        y = attend(self.attn2, normed, context, mask)
+        _, normed = kernels.add_norm(x, y, self.norm3, kept=both[..., :channels])
+        kernels.gated(normed, gated, both[..., channels:])
+        return both
 
 
 def stackable(attention: Attention) -> bool:
@@ -208,33 +221,26 @@ def attend(layer: Attention, x: Tensor, context: Tensor | None = None, mask: Ten
     (batch, tokens, _), parts = x.shape, (layer.to_q, layer.to_k, layer.to_v)
     packed = nnf.linear(x, once(layer, lambda: torch.cat([part.weight for part in parts])))
     width = packed.shape[-1] // 3 // layer.heads
-    if batch <= FEW_ROWS and 16 <= tokens <= FEW_TOKENS and width in (16, 32, 64, 128):
+    if batch <= FEW_ROWS and 16 <= tokens <= FEW_TOKENS and width in (16, 32, 64):
         return layer.to_out[0](kernels.attention(packed, layer.heads, layer.scale))
     q, k, v = packed.view(batch, tokens, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
     y = nnf.scaled_dot_product_attention(q, k, v, scale=layer.scale).transpose(1, 2).flatten(2)
     return layer.to_out[0](y)
 
 
-def once(module: nn.Module, make: Callable[[], Tensor]) -> Tensor:
+def once(module: nn.Module, make: Callable[[], Any]) -> Any:
     """What ``make`` gives of a module's weights, made at its first call."""
     if "made" not in module.__dict__:
         module.__dict__["made"] = make()
-    tensor: Tensor = module.__dict__["made"]
-    return tensor
+    return module.__dict__["made"]
 
 
 PLAIN: dict[type[nn.Module], dict[str, Any]] = {  # what the fused blocks take for granted of diffusers' own
     ResnetBlock2D: {"upsample": None, "downsample": None, "output_scale_factor": 1, "skip_time_act": False},
-    Upsample2D: {
-        "use_conv": True,
-        "use_conv_transpose": False,
-        "norm": None,
-        "interpolate": True,
-        "name": "conv",
-    },
+    Upsample2D: dict(use_conv=True, use_conv_transpose=False, norm=None, interpolate=True, name="conv"),
     Transformer2DModel: {"is_input_continuous": True},
     BasicTransformerBlock: {"norm_type": "layer_norm", "pos_embed": None, "only_cross_attention": False},
-}
+}  # fmt: skip
 ALONE = {
     "group_norm": None, "norm_q": None, "spatial_norm": None, "residual_connection": False, "rescale_output_factor": 1,
 }  # fmt: skip
@@ -254,7 +260,8 @@ def fusible(module: Any) -> bool:
     if kind is ResnetBlock2D:
         return usual_resnet(module)
     if kind is BasicTransformerBlock:  # two attentions and a GEGLU layer, each behind a layer norm
-        return module.attn2 is not None and type(module.ff.net[0]) is GEGLU
+        first = module.ff.net[0]
+        return module.attn2 is not None and type(first) is GEGLU and first.proj.bias is not None
     if kind is Transformer2DModel:
         square = module.proj_out.weight.shape[0] == module.config.in_channels
         return square and all(map(fusible, module.transformer_blocks))

@@ -18,9 +18,10 @@ TILE = 2048  # numbers that one program holds
 WIDE = 64  # channels that one program holds
 PROGRAMS = 1024  # programs that keep a large card busy
 MOST_SPLITS = 64
-MOST_HELD = 16384  # numbers of a group that one program may hold
-FEW = 128  # groups of a batch up to which one program for each is faster than three kernels for all
-KEYS = 128  # keys that an attention's program takes at a time
+LOG2_E = 1.4426950408889634
+MOST_HELD = 32768  # numbers of a group that one program may hold
+FEW = 256  # groups of a batch up to which one program for each is faster than three kernels for all
+KEYS = 64  # queries that an attention's program has, and keys that it takes at a time
 TABLE = tl.constexpr(5)
 """rows of what a group norm knows of each channel of a sample: scale, offset, 1 / deviation, centre, own mean"""
 EARLY = tl.constexpr(torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0))
@@ -67,7 +68,7 @@ def moments_kernel(x, part, pixels, channels, splits, P: tl.constexpr, C: tl.con
 @triton.jit
 def scales_kernel(
     x, part, bias, shift, weight, offset, out, pixels, channels, splits, size, step, eps,
-    BIAS: tl.constexpr, SHIFT: tl.constexpr, S: tl.constexpr, C: tl.constexpr,
+    S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     """Of one group: what each of its channels is multiplied by, what is added then, and what ``norms`` asks for."""
     hand_over()
@@ -88,9 +89,9 @@ def scales_kernel(
     spread = tl.sum(square, 0) - mean * mean * pixels
     mean += tl.load(x + b.to(tl.int64) * pixels * channels + c, mask=inside, other=0.0).to(tl.float32)
     plus = tl.zeros((C,), tl.float32)
-    if BIAS:
+    if bias is not None:
         plus += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)
-    if SHIFT:
+    if shift is not None:
         plus += tl.load(shift + b * step + c, mask=inside, other=0.0).to(tl.float32)
     mean = tl.where(inside, mean + plus, 0.0)
     centre = tl.sum(mean, 0) / size
@@ -128,21 +129,22 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 
 @triton.jit
 def group_kernel(
-    x, bias, shift, weight, offset, y, pixels, channels, size, step, eps,
-    BIAS: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
+    x, bias, shift, weight, offset, y, pixels, channels, step, eps,
+    SIZE: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """A whole norm of one group, which the program holds; with W columns, what each pixel of 3 x 3 taps sees of it."""
     hand_over()
-    b, p, j = tl.program_id(0), tl.arange(0, P), tl.arange(0, C)
-    c, inside = tl.program_id(1) * size + j, j < size
+    b, p, j = tl.program_id(1), tl.arange(0, P), tl.arange(0, C)
+    # a size that is known lets neighbours be loaded together
+    c, inside = tl.program_id(0) * SIZE + j, j < SIZE
     mask = (p < pixels)[:, None] & inside[None, :]
     place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-    if BIAS:
+    if bias is not None:
         value += tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)[None, :]
-    if SHIFT:
+    if shift is not None:
         value += tl.load(shift + b * step + c, mask=inside, other=0.0).to(tl.float32)[None, :]
-    count = pixels * size
+    count = pixels * SIZE
     value = tl.where(mask, value, 0.0)
     value = tl.where(mask, value - tl.sum(value) / count, 0.0)
     value *= 1 / tl.sqrt(tl.sum(value * value) / count + eps)
@@ -168,57 +170,43 @@ def group_kernel(
 
 
 @triton.jit
-def add_kernel(
-    x, y, first, second, rows, channels, Y: tl.constexpr, BOTH: tl.constexpr, P: tl.constexpr, C: tl.constexpr
+def gated_kernel(
+    x, weight, bias, out, rows, inner, step, SIZE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr
 ):  # fmt: skip
-    """x + y + biases of the channels, written over x."""
+    """The first half of a product, with its bias, times GELU of the second."""
     hand_over()
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.program_id(1) * C + tl.arange(0, C)
-    inside = c < channels
-    bias = tl.load(first + c, mask=inside, other=0.0).to(tl.float32)
-    if BOTH:
-        bias += tl.load(second + c, mask=inside, other=0.0).to(tl.float32)
-    place = p.to(tl.int64)[:, None] * channels + c[None, :]
-    mask = (p < rows)[:, None] & inside[None, :]
-    value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32) + bias[None, :]
-    if Y:
-        value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(x + place, value.to(x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def gate_kernel(x, out, rows, channels, P: tl.constexpr, C: tl.constexpr):
-    """The first half of each vector times GELU of the second."""
-    hand_over()
-    p = tl.program_id(0) * P + tl.arange(0, P)
-    c = tl.program_id(1) * C + tl.arange(0, C)
-    mask = (p < rows)[:, None] & (c < channels)[None, :]
-    at = x + p.to(tl.int64)[:, None] * 2 * channels + c[None, :]
-    value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    gate = tl.load(at + channels, mask=mask, other=0.0).to(tl.float32)
+    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.program_id(1) * N + tl.arange(0, N)
+    value, gate = tl.zeros((M, N), tl.float32), tl.zeros((M, N), tl.float32)
+    x += m.to(tl.int64)[:, None] * SIZE
+    weight += n[None, :] * SIZE
+    for begin in range(0, SIZE, K):
+        k = begin + tl.arange(0, K)
+        mask = (n < inner)[None, :] & (k < SIZE)[:, None]
+        part = tl.load(x + k[None, :], mask=(m < rows)[:, None] & (k < SIZE)[None, :], other=0.0)
+        value = tl.dot(part, tl.load(weight + k[:, None], mask=mask, other=0.0), value)
+        gate = tl.dot(part, tl.load(weight + inner * SIZE + k[:, None], mask=mask, other=0.0), gate)
+    value += tl.load(bias + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
+    gate += tl.load(bias + inner + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
     value *= 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
-    tl.store(out + p.to(tl.int64)[:, None] * channels + c[None, :], value.to(out.dtype.element_ty), mask=mask)
+    at = out + m.to(tl.int64)[:, None] * step + n[None, :]
+    tl.store(at, value.to(out.dtype.element_ty), mask=(m < rows)[:, None] & (n < inner)[None, :])
 
 
 @triton.jit
 def add_norm_kernel(
-    x, y, bias, weight, offset, out, rows, channels, eps,
-    Y: tl.constexpr, BIAS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    x, y, weight, offset, kept, out, rows, channels, step, eps, P: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """The layer norm of x + y; over x goes the sum, plus a bias that is not in the norm."""
+    """The layer norm of x + y, and that sum."""
     hand_over()
     p, c = tl.program_id(0) * P + tl.arange(0, P), tl.arange(0, C)
     inside = c < channels
     place = p.to(tl.int64)[:, None] * channels + c[None, :]
     mask = (p < rows)[:, None] & inside[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
-    if Y:
+    if y is not None:
         value += tl.load(y + place, mask=mask, other=0.0).to(tl.float32)
-        kept = value
-        if BIAS:
-            kept = value + tl.load(bias + c, mask=inside, other=0.0).to(tl.float32)[None, :]
-        tl.store(x + place, kept.to(x.dtype.element_ty), mask=mask)
+        at = kept + p.to(tl.int64)[:, None] * step + c[None, :]
+        tl.store(at, value.to(x.dtype.element_ty), mask=mask)
     mean = tl.sum(value, 1) / channels
     value = tl.where(mask, value - mean[:, None], 0.0)
     value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
@@ -242,12 +230,12 @@ def attend_kernel(
     total = tl.zeros((Q,), tl.float32)
     answer = tl.zeros((Q, D), tl.float32)
     for start in range(0, T, K):
-        inside, place = start + k < T, packed + heads * D + (start + k) * step
+        inside, place = (start + k < T) | (T % K == 0), packed + heads * D + (start + k) * step
         key = tl.load(place[None, :] + d[:, None], mask=inside[None, :], other=0.0)
         value = tl.load(place[:, None] + heads * D + d[None, :], mask=inside[:, None], other=0.0)
         score = tl.where(inside[None, :], tl.dot(query, key) * scale, -float("inf"))
         high = tl.maximum(most, tl.max(score, 1))
-        share, fade = tl.exp(score - high[:, None]), tl.exp(most - high)
+        share, fade = tl.exp2(score - high[:, None]), tl.exp2(most - high)
         total = total * fade + tl.sum(share, 1)
         answer = answer * fade[:, None] + tl.dot(share.to(value.dtype), value)
         most = high
@@ -260,6 +248,7 @@ def join_kernel(
     y, bias, first, second, total, active, rows, channels, slope, P: tl.constexpr, C: tl.constexpr
 ):
     """y + bias + first + second, and its leaky ReLU; what is None is left out."""
+    hand_over()
     p = tl.program_id(0).to(tl.int64) * P + tl.arange(0, P)
     c = tl.program_id(1) * C + tl.arange(0, C)
     place = p[:, None] * channels + c[None, :]
@@ -317,13 +306,11 @@ def normed(
     size, step = channels // norm.num_groups, 0 if shift is None else shift.stride(0)
     long = TILE // WIDE
     y = x.new_empty(batch, pixels, 9 * channels) if taps else torch.empty_like(x)
-    # y stands for what is never read
-    parts = [y if part is None else part for part in (bias, shift, norm.weight, norm.bias)]
-    flags = bias is not None, shift is not None
+    parts = bias, shift, norm.weight, norm.bias
     high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
     if not table and held(x, norm):
-        group_kernel[batch, norm.num_groups](
-            x, *parts, y, pixels, channels, size, step, norm.eps, *flags, silu, high, wide, sides[1] * taps,
+        group_kernel[norm.num_groups, batch](
+            x, *parts, y, pixels, channels, step, norm.eps, size, silu, high, wide, sides[1] * taps,
             num_warps=4 if high * wide <= TILE else 8, **LAUNCH,
         )  # fmt: skip
         return y, y[:0]
@@ -332,7 +319,7 @@ def normed(
     scales = x.new_empty(batch, int(TABLE), channels, dtype=torch.float32)
     moments_kernel[batch, splits, columns](x, part, pixels, channels, splits, long, WIDE, **LAUNCH)
     scales_kernel[batch, norm.num_groups](
-        x, part, *parts, scales, pixels, channels, splits, size, step, norm.eps, *flags, 16, max(16, wide), **LAUNCH,
+        x, part, *parts, scales, pixels, channels, splits, size, step, norm.eps, 16, max(16, wide), **LAUNCH,
     )  # fmt: skip
     grid = batch, triton.cdiv(pixels, long), columns
     scale_kernel[grid](x, scales, y, pixels, channels, silu, long, WIDE, **LAUNCH)
@@ -346,55 +333,53 @@ def held(x: Tensor, norm: torch.nn.GroupNorm) -> bool:
     return batch * norm.num_groups <= FEW and size <= MOST_HELD
 
 
-def add(x: Tensor, y: Tensor | None, first: Tensor, second: Tensor | None = None) -> Tensor:
-    """x + y + biases (C,) for pictures (B, C, H, W), channels-last, or vectors (..., C); x may be overwritten."""
-    channels = len(first)
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    x, other = (x if part is None else part.contiguous(memory_format=layout) for part in (x, y))
-    rows, long = x.numel() // channels, TILE // WIDE
-    grid, flags = (triton.cdiv(rows, long), triton.cdiv(channels, WIDE)), (y is not None, second is not None)
-    add_kernel[grid](
-        x, other, first, first if second is None else second, rows, channels, *flags, long, WIDE, **LAUNCH
-    )
+def add(x: Tensor, y: Tensor | None, bias: Tensor) -> Tensor:
+    """x + y + bias (C,) for pictures (B, C, H, W), channels-last; x may be overwritten."""
+    x, *rest = (part.contiguous(memory_format=torch.channels_last) for part in (x, y) if part is not None)
+    rows, channels, wide, high = tiles(x)
+    grid = triton.cdiv(rows, high), triton.cdiv(channels, wide)
+    join_kernel[grid](x, bias, *[*rest, None][:1], None, x, None, rows, channels, 1.0, high, wide, **LAUNCH)
     return x
 
 
-def gate(x: Tensor) -> Tensor:
-    """GEGLU's product (..., C) of vectors (..., 2 C)."""
-    channels = x.shape[-1] // 2
-    out = x.new_empty(*x.shape[:-1], channels)
-    rows, long = out.numel() // channels, TILE // WIDE
-    grid = triton.cdiv(rows, long), triton.cdiv(channels, WIDE)
-    gate_kernel[grid](x, out, rows, channels, long, WIDE, **LAUNCH)
-    return out
+def gated(x: Tensor, layer: torch.nn.Linear, out: Tensor) -> None:
+    """GEGLU of vectors (..., C) by its ``layer``, into ``out``, which may be columns of wider rows."""
+    size, inner = layer.in_features, layer.out_features // 2
+    rows = x.numel() // size
+    high, wide, warps, stages = (128, 64, 8, 3) if rows > 1024 else (64, 32, 4, 4)
+    grid = triton.cdiv(rows, high), triton.cdiv(inner, wide)
+    gated_kernel[grid](
+        x, layer.weight, layer.bias, out, rows, inner, out.stride(-2), size, high, wide, WIDE,
+        num_warps=warps, num_stages=stages, **LAUNCH,
+    )  # fmt: skip
 
 
 def attention(packed: Tensor, heads: int, scale: float) -> Tensor:
     """Self-attention (B, T, C) of queries, keys and values packed as (B, T, 3 C), T above 15; for small batches."""
     batch, tokens, width = packed.shape
     out = packed.new_empty(batch, tokens, width // 3)
-    high, wide = min(64, triton.next_power_of_2(tokens)), min(KEYS, triton.next_power_of_2(tokens))
-    grid = batch, heads, triton.cdiv(tokens, high)
+    tile = min(KEYS, triton.next_power_of_2(tokens))
+    grid = batch, heads, triton.cdiv(tokens, tile)
     attend_kernel[grid](
-        packed, out, heads, scale, tokens, high, wide, width // 3 // heads, num_warps=4, **LAUNCH
+        packed, out, heads, scale * LOG2_E, tokens, tile, tile, width // 3 // heads, num_warps=4, **LAUNCH
     )
     return out
 
 
 def add_norm(
-    x: Tensor, y: Tensor | None, norm: torch.nn.LayerNorm, *, bias: Tensor | None = None
+    x: Tensor, y: Tensor | None, norm: torch.nn.LayerNorm, *, kept: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """x + y for vectors (..., C), and the sum's layer norm; ``bias`` joins the first alone; x may be overwritten."""
+    """x + y for vectors (..., C), written over x or into ``kept``, columns of wider rows; the sum's layer norm."""
     x, channels = x.contiguous(), x.shape[-1]
+    kept = x if kept is None else kept
     wide = triton.next_power_of_2(channels)
     rows, high = x.numel() // channels, max(1, TILE // wide)
     out = torch.empty_like(x)
-    parts = [x if part is None else part.contiguous() for part in (y, bias)]
     add_norm_kernel[(triton.cdiv(rows, high),)](
-        x, *parts, norm.weight, norm.bias, out, rows, channels, norm.eps, y is not None, bias is not None, high, wide,
-        **LAUNCH,
+        x, y if y is None else y.contiguous(), norm.weight, norm.bias, kept, out, rows, channels, kept.stride(-2),
+        norm.eps, high, wide, **LAUNCH,
     )  # fmt: skip
-    return x, out
+    return kept, out
 
 
 class Join(torch.autograd.Function):
@@ -407,7 +392,7 @@ class Join(torch.autograd.Function):
         rows, channels, wide, high = tiles(y)
         grid = triton.cdiv(rows, high), triton.cdiv(channels, wide)
         parts = [*rest, None, None][:2]
-        join_kernel[grid](y, bias, *parts, total, active, rows, channels, slope, high, wide)
+        join_kernel[grid](y, bias, *parts, total, active, rows, channels, slope, high, wide, **LAUNCH)
         ctx.save_for_backward(active)
         ctx.slope, ctx.more, ctx.kind = slope, len(more), bias.dtype
         ctx.set_materialize_grads(False)
@@ -429,5 +414,6 @@ class Join(torch.autograd.Function):
 
 def tiles(x: Tensor) -> tuple[int, int, int, int]:
     """Rows and channels of a channels-last picture, and the channels and rows that one program holds."""
-    wide = min(2 * WIDE, triton.next_power_of_2(x.shape[1]))
-    return x.numel() // x.shape[1], x.shape[1], wide, 2 * TILE // wide
+    (rows, channels), few = (x.numel() // x.shape[1], x.shape[1]), x.numel() < 2 * TILE * PROGRAMS
+    wide = min(WIDE if few else 2 * WIDE, triton.next_power_of_2(channels))
+    return rows, channels, wide, (TILE // 2 if few else 2 * TILE) // wide

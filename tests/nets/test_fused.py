@@ -36,24 +36,27 @@ for channels, groups, height, width in ((32, 8, 9, 4), (80, 4, 5, 3)):
             unfolded = F.unfold(wanted, 3, padding=1).view(2, channels, 9, -1).permute(0, 3, 2, 1).flatten(2)
             assert torch.allclose(taps, unfolded, atol=1e-3)
     y = torch.randn_like(x)
-    wanted = x + y + 2 * bias[:, None, None]
-    assert torch.allclose(kernels.add(x.clone(memory_format=torch.preserve_format), y, bias, bias), wanted, atol=1e-4)
+    for other in (y, None):
+        wanted = x + bias[:, None, None] + (0 if other is None else other)
+        assert torch.allclose(kernels.add(x.clone(memory_format=torch.preserve_format), other, bias), wanted, atol=1e-4)
 for tokens in (16, 50, 200):
     packed = torch.randn(2, tokens, 3 * 3 * 16)
     q, k, v = packed.view(2, tokens, 3, 3, 16).permute(2, 0, 3, 1, 4)
     wanted = F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2)
     assert torch.allclose(kernels.attention(packed, 3, 0.3), wanted, atol=1e-5), tokens
-vectors = torch.randn(3, 5, 160)
-value, gate = vectors.chunk(2, -1)
-assert torch.allclose(kernels.gate(vectors), value * F.gelu(gate), atol=1e-5)
-norm, x, y = torch.nn.LayerNorm(80), torch.randn(3, 5, 80), torch.randn(3, 5, 80)
+layer, vectors, wide = torch.nn.Linear(90, 160), torch.randn(3, 15, 90), torch.zeros(3, 15, 200)
+with torch.no_grad():
+    value, gate = layer(vectors).chunk(2, -1)
+    kernels.gated(vectors, layer, wide[..., 120:])
+assert torch.allclose(wide[..., 120:], value * F.gelu(gate), atol=1e-5) and not wide[..., :120].any()
+norm, x, y = torch.nn.LayerNorm(80), torch.randn(3, 15, 80), torch.randn(3, 15, 80)
 torch.nn.init.normal_(norm.weight)
 with torch.no_grad():
-    total, normed = kernels.add_norm(x.clone(), y, norm, bias=norm.weight)
-    assert torch.allclose(total, x + y + norm.weight) and torch.allclose(normed, norm(x + y), atol=1e-5)
+    for kept in (None, wide[..., :80]):
+        total, normed = kernels.add_norm(x.clone(), y, norm, kept=kept)
+        assert torch.allclose(total, x + y) and torch.allclose(normed, norm(x + y), atol=1e-5)
     total, normed = kernels.add_norm(x, None, norm)
-    assert total is x and torch.allclose(normed, norm(x), atol=1e-5)
-    assert torch.allclose(kernels.add(x.clone(), None, norm.weight), x + norm.weight)
+    assert total is x and torch.allclose(normed, norm(x), atol=1e-5) and not wide[..., 80:120].any()
 """
 NETS = """
 import torch
