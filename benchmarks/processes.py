@@ -84,7 +84,7 @@ def startup(bench: Bench) -> None:
             command = partial(
                 subprocess.run, [sys.executable, "-m", "audioldm", *words], capture_output=True, check=True
             )
-            return paired({"": command}, "cpu", repeats=1 if bench.tiny else 3, most=40)[""]
+            return paired({"": command}, "cpu", repeats=1 if bench.tiny else 5, most=40)[""]
 
         bench.book.add("start-up", name, run, needs=15)
 
