@@ -191,13 +191,12 @@ class ClipSet:
         """Silent, clipped and double clips, and those that the frame fills up or cuts, counted."""
         length = frame.seconds or max(fact["seconds"] for fact in self.facts)
         return {
-            "n": len(self),
-            "silent": sum(fact["silent"] for fact in self.facts),
+            "n": len(self), "silent": sum(fact["silent"] for fact in self.facts),
             "clipped": sum(fact["clipped"] for fact in self.facts),
             "duplicates": len(self) - len({fact["sha256"] for fact in self.facts}),
             "shorter": sum(fact["seconds"] < length - 0.01 for fact in self.facts),
             "cut": sum(fact["seconds"] > 1.1 * length for fact in self.facts),
-        }
+        }  # fmt: skip
 
 
 @dataclass

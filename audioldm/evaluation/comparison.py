@@ -18,9 +18,8 @@ from audioldm.metrics.distances import coverage, frechet_rows, infinity, kad, me
 from audioldm.metrics.interval import bootstrap_mean
 
 NEIGHBOURS, SPLITS, RECALL = 5, 10, 10
-SUBSETS = (
-    2000  # clips in all subsets of one size together, so that a large set costs no more than a small one
-)
+# clips in all subsets of one size together, so that a large set costs no more than a small one
+SUBSETS = 2000
 FEWEST = 24  # clips from which a line in 1/n is drawn
 SHORT = 0.5  # seconds below which embedders, which look at about a second, see mostly padding
 
@@ -149,10 +148,8 @@ class Comparison:
         if self.frame.seconds is not None and self.frame.seconds < SHORT:
             self.warnings.append(f"clips of {self.frame.seconds:g} s: embedders see mostly padding")
         for embedder in embedders:
-            lines = self.lines(embedder)
-            self.rows[embedder.name] = [
-                {"row": name, "n": n, **scores} for name, n, scores in lines if scores
-            ]
+            lines = [{"row": name, "n": n, **scores} for name, n, scores in self.lines(embedder) if scores]
+            self.rows[embedder.name] = lines
         self.about["cache"] = {"hits": self.cache.hits, "misses": self.cache.misses}
         return self
 

@@ -43,10 +43,9 @@ class PageGate(Gate):
         "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*",  # a notebook shows the page in a frame
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin", "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
-    }
+    }  # fmt: skip
 
 
 class Server:

@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import lightning as L
@@ -22,7 +22,7 @@ LARGEST = 4096
 RECOMPUTED = 0.3  # of what a clip keeps, with checkpointing; measured .27 (S, M) and .31 (L)
 
 
-def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
+def largest_batch(fits: Callable[[int], float], *, limit: int = LARGEST) -> int:
     """The largest size up to ``limit`` that ``fits``, to within a 32nd; 0 where not even 1 does.
 
     >>> largest_batch(lambda n: n <= 101), largest_batch(lambda n: n <= 7), largest_batch(lambda n: False)
@@ -36,6 +36,21 @@ def largest_batch(fits: Callable[[int], bool], *, limit: int = LARGEST) -> int:
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
+
+
+def guessed_batch(share: Callable[[int], float], *, limit: int = LARGEST) -> int:
+    """A size whose steps take some nine tenths of a memory, by the ``share`` of it that two small ones took, tried too.
+
+    0 where it cannot be told so.   The share grows evenly; what is left is lost to fragments.
+
+    >>> guessed_batch(lambda n: share if (share := 0.1 + 0.01 * n) < 0.95 else 0.0)
+    81
+    """
+    few, more = (share(size) if size < limit else 0.0 for size in (4, 16))
+    size = int(0.9 * min(limit, 16 + 12 * (1 - more) / (more - few))) if 0 < few < more else 0
+    while size > 16 and not share(size):
+        size = int(0.95 * size)
+    return size if size > 16 else 0
 
 
 def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
@@ -84,10 +99,10 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def fits(experiment: Any, size: int, **trainer: Any) -> bool:
-    """Whether whole training steps at ``size`` clips run, and a validation; weights and optimiser are used up by it.
+def taken(experiment: Any, size: int, **trainer: Any) -> float:
+    """The share of a GPU's memory that training steps at ``size`` clips, and a validation, took at most; 0: too little.
 
-    The count of batches is set to where every loss is in play: a discriminator that joins later costs memory too.
+    1 on a CPU.   Weights and optimiser are used up by it.   The count of batches is set to where every loss is in play.
     Nothing is compiled nor searched for: that takes minutes for a dozen sizes, and memory is much the same.   Steps
     are recorded where the run's are, and copies of the weights lie beside, as many as averages and a validation hold.
     """
@@ -97,38 +112,43 @@ def fits(experiment: Any, size: int, **trainer: Any) -> bool:
     steps = 5 if module.speed.graph else 2 * module.accumulate  # three before a recording, itself, a replay
     trainer |= {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 1, "benchmark": False}
     trainer |= {"barebones": True, "use_distributed_sampler": False}
+    gpu = trainer.get("accelerator") == "gpu"
     try:
         module.configure_model()
         callbacks = [one for one in experiment.trainer.callbacks if isinstance(one, Averages)]
-        followed = [name for one in callbacks for name in one.shares() if trainer.get("accelerator") == "gpu"]
+        followed = [name for one in callbacks for name in one.shares() if gpu]
         copies = range(len(followed) + bool(followed))  # the weights themselves lie beside while it validates
         beside = [p.to("cuda", copy=True) for p in module.averaged.parameters() for _ in copies]
         with torch.compiler.set_stance("force_eager"):
             L.Trainer(**trainer).fit(module, data)
         del beside
+        if not gpu:
+            return 1.0
+        free, total = torch.cuda.mem_get_info()
+        room = min(free + torch.cuda.memory_reserved(), total * torch.cuda.get_per_process_memory_fraction())
+        return torch.cuda.max_memory_allocated() / room
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise
-        return False
+        return 0.0
     finally:
         module.zero_grad(set_to_none=True)
         if module.recorded:
             module.step.recordings.clear()
         release()
-    return True
 
 
 EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 
 
-def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> bool:
+def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> float:
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return fits(EXPERIMENT[0], size, **trainer)
+    return taken(EXPERIMENT[0], size, **trainer)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
-    """The batch size to use: what ``fits``, on a GPU less a 32nd for fragmentation, else a quarter for what else runs.
+    """The batch size to use: on a GPU by ``guessed_batch``, else the largest less a quarter for what else runs.
 
     Trials run in a process that leaves no memory behind, and in a new one after a size that did not fit: half a
     recording may stay, native code that meets a full memory may crash, and the kernel may kill.
@@ -138,20 +158,21 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
     pools: list[ProcessPoolExecutor] = []
     with ExitStack() as stack:
 
-        def trial(size: int) -> bool:
+        def trial(size: int) -> float:
             if not pools:
                 context = multiprocessing.get_context(method)
                 pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
-            try:
-                fitted = pools[0].submit(attempt, build, size, trainer).result()
-            except BrokenProcessPool:
-                fitted = False
-            if not fitted:
+            share = 0.0
+            with suppress(BrokenProcessPool):
+                share = pools[0].submit(attempt, build, size, trainer).result()
+            if not share:
                 pools.pop().shutdown()
-            return fitted
+            return share
 
+        if trainer.get("accelerator") == "gpu" and (size := guessed_batch(trial, limit=limit)):
+            return size
         size = largest_batch(trial, limit=limit)
     if size == 0:
         hint = "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, a smaller net."
         raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
-    return max(1, size - size // (32 if trainer.get("accelerator") == "gpu" else 4))
+    return max(1, size - size // 4)

@@ -28,9 +28,7 @@ class Clap:
     def __init__(self, path: str | Path | None) -> None:
         if path is None:
             what = "The embedder clap needs a folder of weights: config.json and model.safetensors of a ClapModel."
-            hint = (
-                "Give --embedder clap=laion/clap-htsat-unfused (fetched from the hub once), or clap=FOLDER."
-            )
+            hint = "Give --embedder clap=laion/clap-htsat-unfused (fetched once), or clap=FOLDER."
             raise AudioLDMError(what, hint)
         part = find_part(path, "clap")
         self.clap = part.open()
