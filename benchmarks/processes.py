@@ -48,11 +48,12 @@ from benchmarks.measure import paired
 from audioldm.engines import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-bench = CpuBench(None, device="cpu", rehearse=bool(sys.argv[3:]))
+bench = CpuBench(None, device="cpu", rehearse=bool(sys.argv[4:]))
+bench.seconds = float(sys.argv[3])
 pipe, row = bench.pipe(sys.argv[2]), {}
 for part in ("unet step", "vae", "vocoder"):
     run = partial(call_part, pipe, part, typed(bench, pipe))
-    row[part] = paired({"": run}, "cpu", repeats=5, most=15)[""]
+    row[part] = paired({"": run}, "cpu", repeats=5, most=30)[""]
 """
 
 
@@ -107,8 +108,8 @@ def heap(bench: Bench, modes: tuple[str, ...]) -> None:
     """Each part with and without ``keep_freed_memory``, a process each."""
     for mode in modes:
         for kept in ("given back", "kept"):
-            words = (kept, mode, *(["tiny"] if bench.tiny else []))
-            bench.book.add("heap S", f"{mode}, freed memory {kept}", partial(child, HEAP, *words), needs=30)
+            words = (kept, mode, str(bench.seconds), *(["tiny"] if bench.tiny else []))
+            bench.book.add("heap S", f"{mode}, freed memory {kept}", partial(child, HEAP, *words), needs=40)
 
 
 def memory(bench: Bench, names: tuple[str, ...]) -> None:
