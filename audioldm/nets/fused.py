@@ -14,6 +14,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import Timesteps
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
@@ -43,25 +44,21 @@ def fuse(net: Net) -> Net:
             part.set_processor(WideAttention())
         if isinstance(net, SpeechT5HifiGan) and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
             part.weight.data = part.weight.mT.contiguous().mT  # channels last, for pictures of one row
-    share_shifts([part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj])
+    if timed := [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]:
+        Shifts(timed)
     return twin
-
-
-def share_shifts(timed: Sequence[Any]) -> None:
-    """Let one product make what residual blocks add of the time's embedding."""
-    if timed:
-        shifts = Shifts([block.time_emb_proj for block in timed])
-        for place, block in enumerate(timed):
-            block.shift = partial(shifts, place)
 
 
 class Shifts:
     """What each residual block adds of the time's embedding, of all blocks by one product."""
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        layers = [block.time_emb_proj for block in blocks]
         self.seen, self.sizes = torch.empty(0), [layer.out_features for layer in layers]
         self.weight = torch.cat([layer.weight for layer in layers])
         self.bias = torch.cat([layer.bias for layer in layers])
+        for place, block in enumerate(blocks):
+            block.shift = partial(self, place)
 
     def __call__(self, place: int, temb: Tensor) -> Tensor:
         if temb is not self.seen:  # once a call of the net
@@ -207,6 +204,18 @@ class FusedBlock(BasicTransformerBlock):
         return both
 
 
+class FusedTime(Timesteps):
+    """The sines and cosines of a time, which are sines a quarter turn on, from a table of their rates."""
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        turns, rates = once(self, lambda: self.table(timesteps[:1].float()))
+        return torch.addcmul(turns, timesteps[:, None].float(), rates).sin_()
+
+    def table(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        zero, one = (super(FusedTime, self).forward(torch.full_like(t, at)).asin() for at in (0, 1))
+        return zero, one[zero == 0].repeat(2)
+
+
 def stackable(attention: Attention) -> bool:
     """Whether an attention is three projections of one shape without biases, and a softmax, and nothing else."""
     parts = attention.to_q, attention.to_k, attention.to_v
@@ -238,7 +247,7 @@ def once(module: nn.Module, make: Callable[[], Any]) -> Any:
 PLAIN: dict[type[nn.Module], dict[str, Any]] = {  # what the fused blocks take for granted of diffusers' own
     ResnetBlock2D: {"upsample": None, "downsample": None, "output_scale_factor": 1, "skip_time_act": False},
     Upsample2D: dict(use_conv=True, use_conv_transpose=False, norm=None, interpolate=True, name="conv"),
-    Transformer2DModel: {"is_input_continuous": True},
+    Transformer2DModel: {"is_input_continuous": True}, Timesteps: {"scale": 1},
     BasicTransformerBlock: {"norm_type": "layer_norm", "pos_embed": None, "only_cross_attention": False},
 }  # fmt: skip
 ALONE = {
@@ -278,5 +287,5 @@ def usual_resnet(block: Any) -> bool:
 
 BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
     ResnetBlock2D: FusedResnet, Upsample2D: TransposedUpsample, Transformer2DModel: FusedTransformer,
-    BasicTransformerBlock: FusedBlock,
+    BasicTransformerBlock: FusedBlock, Timesteps: FusedTime,
 }  # fmt: skip

@@ -209,7 +209,7 @@ def add_norm_kernel(
         tl.store(at, value.to(x.dtype.element_ty), mask=mask)
     mean = tl.sum(value, 1) / channels
     value = tl.where(mask, value - mean[:, None], 0.0)
-    value /= tl.sqrt(tl.sum(value * value, 1) / channels + eps)[:, None]
+    value *= (1 / tl.sqrt(tl.sum(value * value, 1) / channels + eps))[:, None]
     scale = tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)
     plus = tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + place, (value * scale[None, :] + plus[None, :]).to(out.dtype.element_ty), mask=mask)
@@ -233,14 +233,14 @@ def attend_kernel(
         inside, place = (start + k < T) | (T % K == 0), packed + heads * D + (start + k) * step
         key = tl.load(place[None, :] + d[:, None], mask=inside[None, :], other=0.0)
         value = tl.load(place[:, None] + heads * D + d[None, :], mask=inside[:, None], other=0.0)
-        score = tl.where(inside[None, :], tl.dot(query, key) * scale, -float("inf"))
-        high = tl.maximum(most, tl.max(score, 1))
-        share, fade = tl.exp2(score - high[:, None]), tl.exp2(most - high)
+        score = tl.where(inside[None, :], tl.dot(query, key), -float("inf"))
+        high = tl.maximum(most, tl.max(score, 1) * scale)
+        share, fade = tl.exp2(score * scale - high[:, None]), tl.exp2(most - high)
         total = total * fade + tl.sum(share, 1)
         answer = answer * fade[:, None] + tl.dot(share.to(value.dtype), value)
         most = high
     at = out + (b * T + q)[:, None] * heads * D + h * D + d[None, :]
-    tl.store(at, (answer / total[:, None]).to(out.dtype.element_ty), mask=(q < T)[:, None])
+    tl.store(at, (answer * (1 / total)[:, None]).to(out.dtype.element_ty), mask=(q < T)[:, None])
 
 
 @triton.jit
@@ -303,8 +303,7 @@ def normed(
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, *sides = x.shape
     pixels, columns = sides[0] * sides[1], triton.cdiv(channels, WIDE)
-    size, step = channels // norm.num_groups, 0 if shift is None else shift.stride(0)
-    long = TILE // WIDE
+    size, step, long = channels // norm.num_groups, 0 if shift is None else shift.stride(0), TILE // WIDE
     y = x.new_empty(batch, pixels, 9 * channels) if taps else torch.empty_like(x)
     parts = bias, shift, norm.weight, norm.bias
     high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
@@ -344,8 +343,7 @@ def add(x: Tensor, y: Tensor | None, bias: Tensor) -> Tensor:
 
 def gated(x: Tensor, layer: torch.nn.Linear, out: Tensor) -> None:
     """GEGLU of vectors (..., C) by its ``layer``, into ``out``, which may be columns of wider rows."""
-    size, inner = layer.in_features, layer.out_features // 2
-    rows = x.numel() // size
+    size, inner, rows = layer.in_features, layer.out_features // 2, x.numel() // layer.in_features
     high, wide, warps, stages = (128, 64, 8, 3) if rows > 1024 else (64, 32, 4, 4)
     grid = triton.cdiv(rows, high), triton.cdiv(inner, wide)
     gated_kernel[grid](
