@@ -32,9 +32,7 @@ class NoiseSchedule:
         bar = self.alphas_cumprod
         descends = bar.ndim == 1 and bar.dtype == torch.float64 and bool((bar.diff() < 0).all())
         if not (descends and bar[0] < 1 and bar[-1] >= 0 and bar[-2] > HIGHEST**-2):
-            raise ValueError(
-                "alphas_cumprod must be (T,) float64, falling in [0, 1), its last alone below 2^-40"
-            )
+            raise ValueError("alphas_cumprod: (T,) float64, falling in [0, 1), its last alone below 2^-40")
 
     @property
     def length(self) -> int:

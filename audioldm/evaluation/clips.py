@@ -137,8 +137,7 @@ def paired_runs(runs: Sequence[Sequence[Clip]], real: Sequence[Clip]) -> tuple[l
             hint = "Give both the same names, or --unpaired for the metrics that need no pairs."
             raise AudioLDMError(f"{counts} ({', '.join([*lone, *lacking][:3])}, ...).", hint)
     paired = [
-        [replace(run[name], caption=clip.caption or run[name].caption) for name, clip in theirs.items()]
-        for run in ours
+        [replace(run[n], caption=c.caption or run[n].caption) for n, c in theirs.items()] for run in ours
     ]
     return paired, list(theirs.values())
 

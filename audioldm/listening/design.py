@@ -121,10 +121,8 @@ def block(design: Design, task: Task, rater: int, number: int) -> list[Trial]:
     shown = None if task in ("quality", "abx") else prompt
     # a new round through the square turns every side, so that no order goes with one side
     turn = rater + number + (rater // len(rows)) * (len(rows) > 1)
-    return [
-        Trial("main", task, prompt, sided(task, names, turn + compared.index(names)), caption_of=shown)
-        for names in order
-    ]
+    pairs = [sided(task, names, turn + compared.index(names)) for names in order]
+    return [Trial("main", task, prompt, pair, caption_of=shown) for pair in pairs]
 
 
 def sided(task: Task, names: tuple[str, ...], turn: int) -> tuple[str, ...]:

@@ -65,10 +65,9 @@ class Named:
 
 
 HARMLESS: list[Any] = [
-    (Named, f"{package}.callbacks.{name}")
-    for package in ("pytorch_lightning", "lightning.pytorch")
+    (Named, f"{package}.callbacks.{name}") for package in ("pytorch_lightning", "lightning.pytorch")
     for name in ("model_checkpoint.ModelCheckpoint", "lr_monitor.LearningRateMonitor")
-]
+]  # fmt: skip
 
 
 class Component(ModelMixin, ConfigMixin):

@@ -50,8 +50,8 @@ class Throughput(L.Callback):
 
     every: int = 20
     samples: int = 0
+    seconds: float = 0.0
     waited: float = 0.0
-    worked: float = 0.0
     last: float = 0.0
 
     def lap(self, *args: Any) -> float:
@@ -61,19 +61,16 @@ class Throughput(L.Callback):
 
     on_train_start = on_validation_end = lap  # type: ignore[assignment]
 
-    def on_train_batch_start(self, *args: Any) -> None:
-        self.waited += self.lap()
-
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        self.worked += self.lap()
+        self.seconds += self.lap()
         self.samples += len(batch.wave if isinstance(batch, Batch) else batch.mean) * trainer.world_size
         if module.batch_count % self.every == 0:
-            seconds = max(self.waited + self.worked, 1e-9)
-            values = {"samples_per_s": self.samples / seconds, "data_wait": self.waited / seconds}
+            waited, seconds = getattr(trainer.train_dataloader, "waited", 0.0), max(self.seconds, 1e-9)
+            values = {"samples_per_s": self.samples / seconds, "data_wait": (waited - self.waited) / seconds}
             values["peak_gb"] = peak_mib(module.device) * 2**20 / 1e9
             module.log_dict({f"speed/{k}": v for k, v in values.items()}, prog_bar=True)
-            self.samples, self.waited, self.worked = 0, 0.0, 0.0
-        self.lap()
+            self.samples, self.seconds, self.waited = 0, 0.0, waited
+            self.lap()
 
 
 def read_metrics(path: Path | str) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain, count
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -61,6 +62,20 @@ class Draws(Sampler[list[tuple[int, int]]]):
             yield list(zip(rows, places, strict=True))
 
 
+class Loader(DataLoader[Any]):
+    """Counts the seconds that its batches were ``waited`` for; a GPU that works meanwhile is not."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches = super().__iter__()
+        for begun in iter(perf_counter, None):
+            if (batch := next(batches, None)) is None:
+                return
+            self.waited += perf_counter() - begun
+            yield batch
+
+
 @dataclass(frozen=True)
 class Buckets:
     """The bucket of each row of the two data sets, and how many rows of each bucket make a batch."""
@@ -102,13 +117,13 @@ class DataModule(L.LightningDataModule):
         shared: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
         shared["pin_memory"] = torch.cuda.is_available()
         if not hasattr(self.train, "__getitem__"):
-            return DataLoader(self.train(batch_size=self.batch_size, place=place), batch_size=None, **shared)
+            return Loader(self.train(batch_size=self.batch_size, place=place), batch_size=None, **shared)
         about: Any = {"seed": self.seed, "place": place}
         if self.buckets is None:
             draws: Any = Draws(len(self.train), self.batch_size, weights=self.weights, **about)
         else:
             draws = BucketDraws(self.buckets.train, self.buckets.sizes, **about)
-        return DataLoader(self.train, batch_sampler=draws, collate_fn=self.collate, **shared)
+        return Loader(self.train, batch_sampler=draws, collate_fn=self.collate, **shared)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Held-out rows in order, or nothing; every process validates all of them, so all report the same number."""

@@ -2,10 +2,11 @@
 
 import gc
 import multiprocessing
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -144,14 +145,14 @@ EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> float:
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return taken(EXPERIMENT[0], size, **trainer)
+    return taken(EXPERIMENT[0], size, **trainer) or os._exit(1)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: on a GPU by ``guessed_batch``, else the largest less a quarter for what else runs.
 
-    Trials run in a process that leaves no memory behind, and in a new one after a size that did not fit: half a
-    recording may stay, native code that meets a full memory may crash, and the kernel may kill.
+    Trials run in a process that leaves no memory behind.   A size that does not fit ends it: half a recording may stay,
+    native code that meets a full memory may crash, and the kernel may kill.
     ``build`` makes an experiment.   ``method``: how processes start; a GPU's state forbids "fork", and "spawn" pickles
     ``build``.   Raises AudioLDMError where not even one clip fits, and what the experiment has against itself.
     """
@@ -162,12 +163,11 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
             if not pools:
                 context = multiprocessing.get_context(method)
                 pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
-            share = 0.0
-            with suppress(BrokenProcessPool):
-                share = pools[0].submit(attempt, build, size, trainer).result()
-            if not share:
-                pools.pop().shutdown()
-            return share
+            try:
+                return pools[0].submit(attempt, build, size, trainer).result()
+            except BrokenProcessPool:
+                pools.clear()
+                return 0.0
 
         if trainer.get("accelerator") == "gpu" and (size := guessed_batch(trial, limit=limit)):
             return size

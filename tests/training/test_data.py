@@ -1,6 +1,7 @@
 """The stream of batches: every row once a pass, the same rows whatever the number of processes, from any batch on."""
 
 import itertools
+import time
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from audioldm.datasets.draws import Place
 from audioldm.datasets.manifest import Row, write
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
-from audioldm.training.data import Draws, from_manifests, gain
+from audioldm.training.data import Draws, Loader, from_manifests, gain
 
 
 def take(draws: Draws, count: int) -> list[list[tuple[int, int]]]:
@@ -62,3 +63,18 @@ def test_crops_keep_the_levels_of_their_clips(tmp_path):
     many = torch.tensor([gain(torch.Generator().manual_seed(i)) for i in range(2000)])
     assert float((many == 0).float().mean()) == pytest.approx(0.02, abs=0.01)
     assert float((many < 10 ** (-8 / 20)).float().mean()) == pytest.approx(0.4 + 0.02, abs=0.04)
+
+
+def test_time_is_counted_while_a_batch_is_waited_for_and_not_while_it_is_worked_on():
+    class Slow(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            time.sleep(0.05)
+            return index
+
+    loader, begun = Loader(Slow(), batch_size=1), time.perf_counter()
+    for _ in loader:
+        time.sleep(0.1)
+    assert loader.waited >= 0.2 and time.perf_counter() - begun - loader.waited >= 0.4
