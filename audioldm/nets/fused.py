@@ -30,6 +30,7 @@ FEW_ROWS = 8  # rows of a batch that leave a card half idle, and are run in othe
 FEW_TOKENS = 1024
 FEW_PIXELS = 128
 """up to which attentions and convolutions are faster as kernels of our own and plain products"""
+stream = cache(torch.cuda.Stream)
 
 
 def fuse(net: Net) -> Net:
@@ -93,9 +94,7 @@ class FusedResnet(ResnetBlock2D):
     shift: Callable[[Tensor], Tensor]
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        shift = None
-        if temb is not None and self.time_emb_proj is not None:
-            shift = self.shift(temb)
+        shift = None if temb is None or self.time_emb_proj is None else self.shift(temb)
         beside, bias, last = input_tensor, self.conv2.bias, self.conv_shortcut
         with aside(input_tensor) as join:
             if last is not None:
@@ -133,11 +132,6 @@ def aside(x: Tensor) -> Iterator[Callable[[Tensor], None]]:
     side.wait_stream(main)
     with torch.cuda.stream(side):
         yield join
-
-
-@cache
-def stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class FusedUpsample(Upsample2D):

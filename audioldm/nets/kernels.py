@@ -355,8 +355,7 @@ def gated(x: Tensor, layer: torch.nn.Linear, out: Tensor) -> None:
 def attention(packed: Tensor, heads: int, scale: float) -> Tensor:
     """Self-attention (B, T, C) of queries, keys and values packed as (B, T, 3 C), T above 15; for small batches."""
     batch, tokens, width = packed.shape
-    out = packed.new_empty(batch, tokens, width // 3)
-    tile = min(KEYS, triton.next_power_of_2(tokens))
+    out, tile = packed.new_empty(batch, tokens, width // 3), min(KEYS, triton.next_power_of_2(tokens))
     grid = batch, heads, triton.cdiv(tokens, tile)
     attend_kernel[grid](
         packed, out, heads, scale * LOG2_E, tokens, tile, tile, width // 3 // heads, num_warps=4, **LAUNCH
@@ -369,10 +368,8 @@ def add_norm(
 ) -> tuple[Tensor, Tensor]:
     """x + y for vectors (..., C), written over x or into ``kept``, columns of wider rows; the sum's layer norm."""
     x, channels = x.contiguous(), x.shape[-1]
-    kept = x if kept is None else kept
-    wide = triton.next_power_of_2(channels)
+    kept, out, wide = x if kept is None else kept, torch.empty_like(x), triton.next_power_of_2(channels)
     rows, high = x.numel() // channels, max(1, TILE // wide)
-    out = torch.empty_like(x)
     add_norm_kernel[(triton.cdiv(rows, high),)](
         x, y if y is None else y.contiguous(), norm.weight, norm.bias, kept, out, rows, channels, kept.stride(-2),
         norm.eps, high, wide, **LAUNCH,
