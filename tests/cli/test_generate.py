@@ -12,6 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from audioldm import engines
 from audioldm.cli import results
 from audioldm.cli.clips import Row, plan
 from audioldm.cli.options.groups import Output, Prompts
@@ -53,9 +54,13 @@ def test_one_prompt_leaves_sound_picture_and_settings(generate, out):
     assert {"peak", "clipped", "samples", "rate_hz"} <= sidecar["sound"].keys()
 
 
-def test_a_faster_mode_is_written_down_with_its_number_type(records):
+@pytest.mark.parametrize(("lacking", "dtype"), [(False, "bfloat16"), (True, "float32")])
+def test_a_faster_mode_is_written_down_with_the_number_type_that_it_ran_in(
+    records, monkeypatch, lacking, dtype
+):
+    monkeypatch.setattr(engines, "emulated", lambda dtype: lacking)
     (row,) = records("rain", "--mode", "fast")
-    assert (row["settings"]["mode"], row["settings"]["dtype"]) == ("fast", "bfloat16")
+    assert (row["settings"]["mode"], row["settings"]["dtype"]) == ("fast", dtype)
 
 
 @pytest.mark.parametrize("seconds", [0.005, 1.0001])
