@@ -51,11 +51,9 @@ def write(path: Path, adapter: Adapter | Words) -> None:
         tensors, about["word"] = {"words": adapter.rows}, adapter.word
         about |= {"rank": str(len(adapter.rows)), "targets": json.dumps(["text_encoder"])}
     else:
-        tensors = {
-            f"unet.{name}.{factor}": value
-            for name, layer in adapter.layers.items()
-            for factor, value in {**layer.factors, "scale": tensor(layer.scale, dtype=float64)}.items()
-        }
+        scales = {f"unet.{n}.scale": tensor(one.scale, dtype=float64) for n, one in adapter.layers.items()}
+        pairs = [(f"unet.{n}", one.factors) for n, one in adapter.layers.items()]
+        tensors = scales | {f"{n}.{factor}": value for n, parts in pairs for factor, value in parts.items()}
         about |= {"rank": str(adapter.rank), "alpha": repr(adapter.alpha)}
         about["targets"] = json.dumps(adapter.targets)
     save(path, tensors, about)

@@ -68,12 +68,11 @@ class Loader(DataLoader[Any]):
     waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        for begun in iter(perf_counter, None):
-            if (batch := next(batches, None)) is None:
-                return
+        begun = perf_counter()
+        for batch in super().__iter__():
             self.waited += perf_counter() - begun
             yield batch
+            begun = perf_counter()
 
 
 @dataclass(frozen=True)
