@@ -45,8 +45,7 @@ def fuse(net: Net) -> Net:
             part.set_processor(WideAttention())
         if isinstance(net, SpeechT5HifiGan) and isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
             part.weight.data = part.weight.mT.contiguous().mT  # channels last, for pictures of one row
-    if timed := [part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj]:
-        Shifts(timed)
+    Shifts([part for part in twin.modules() if type(part) is FusedResnet and part.time_emb_proj])
     return twin
 
 
@@ -56,8 +55,9 @@ class Shifts:
     def __init__(self, blocks: Sequence[Any]) -> None:
         layers = [block.time_emb_proj for block in blocks]
         self.seen, self.sizes = torch.empty(0), [layer.out_features for layer in layers]
-        self.weight = torch.cat([layer.weight for layer in layers])
-        self.bias = torch.cat([layer.bias for layer in layers])
+        if layers:
+            self.weight = torch.cat([layer.weight for layer in layers])
+            self.bias = torch.cat([layer.bias for layer in layers])
         for place, block in enumerate(blocks):
             block.shift = partial(self, place)
 
