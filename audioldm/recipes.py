@@ -240,14 +240,14 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 def memory(cfg: DictConfig) -> str:
     """What training a latent U-Net takes of memory in bfloat16: a recipe's own, or that of a model on this machine."""
     task = cfg.task
-    tuned = task.get("_target_", "").endswith(".FineTune") and Path(task.model or ".").exists()
-    unet = open_part(task.model or "embedded", "unet").to("meta") if tuned else nets(cfg).get("unet")
+    further = task.get("_target_", "").endswith(".FineTune") and Path(task.model or ".").exists()
+    unet = open_part(task.model or "embedded", "unet").to("meta") if further else nets(cfg).get("unet")
     averages = (cfg.callbacks.ema.decay is not None) + 2 * (cfg.callbacks.power_ema.every is not None)
     # weights; gradients and AdamW's two averages; averages, and the weights beside them in a validation
-    copies = 1 + 3 * (not tuned or task.kind == "full") + averages + bool(averages)
+    copies = 1 + 3 * (not further or task.kind == "full") + averages + bool(averages)
     seconds, share = cfg.data.get("seconds") or 10.24, RECOMPUTED if cfg.speed.checkpointing else 1.0
-    known = isinstance(unet, UNet2DConditionModel)
-    return estimate(unet, instantiate(cfg.spec), seconds, copies, share) if known else ""
+    latent = isinstance(unet, UNet2DConditionModel)
+    return estimate(unet, instantiate(cfg.spec), seconds, copies, share) if latent else ""
 
 
 def missing(cfg: DictConfig) -> list[str]:

@@ -38,8 +38,8 @@ class Entry(NamedTuple):
 
     def options(self) -> dict[str, float]:
         """The numbers that may be written behind the name: keyword-only, a number as default."""
-        named = [one for one in signature(self.run).parameters.values() if one.kind is Parameter.KEYWORD_ONLY]
-        return {one.name: one.default for one in named if type(one.default) in (int, float)}
+        words = [one for one in signature(self.run).parameters.values() if one.kind is Parameter.KEYWORD_ONLY]
+        return {one.name: one.default for one in words if type(one.default) in (int, float)}
 
 
 def choose(table: Mapping[str, Entry], choice: str, what: str) -> Callable[..., Any]:

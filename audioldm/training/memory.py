@@ -39,12 +39,12 @@ def largest_batch(fits: Callable[[int], float], *, limit: int = LARGEST) -> int:
     return good
 
 
-def guessed_batch(share: Callable[[int], float], *, limit: int = LARGEST) -> int:
+def batch_by_share(share: Callable[[int], float], *, limit: int = LARGEST) -> int:
     """A size whose steps take some nine tenths of a memory, by the ``share`` of it that two small ones took, tried too.
 
     0 where it cannot be told so.   The share grows evenly; what is left is lost to fragments.
 
-    >>> guessed_batch(lambda n: share if (share := 0.1 + 0.01 * n) < 0.95 else 0.0)
+    >>> batch_by_share(lambda n: share if (share := 0.1 + 0.01 * n) < 0.95 else 0.0)
     81
     """
     few, more = (share(size) if size < limit else 0.0 for size in (4, 16))
@@ -100,7 +100,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def taken(experiment: Any, size: int, **trainer: Any) -> float:
+def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
     """The share of a GPU's memory that training steps at ``size`` clips, and a validation, took at most; 0: too little.
 
     1 on a CPU.   Weights and optimiser are used up by it.   The count of batches is set to where every loss is in play.
@@ -117,8 +117,8 @@ def taken(experiment: Any, size: int, **trainer: Any) -> float:
     try:
         module.configure_model()
         callbacks = [one for one in experiment.trainer.callbacks if isinstance(one, Averages)]
-        followed = [name for one in callbacks for name in one.shares() if gpu]
-        copies = range(len(followed) + bool(followed))  # the weights themselves lie beside while it validates
+        names = [name for one in callbacks for name in one.shares() if gpu]
+        copies = range(len(names) + bool(names))  # the weights themselves lie beside while it validates
         beside = [p.to("cuda", copy=True) for p in module.averaged.parameters() for _ in copies]
         with torch.compiler.set_stance("force_eager"):
             L.Trainer(**trainer).fit(module, data)
@@ -145,11 +145,11 @@ EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> float:
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return taken(EXPERIMENT[0], size, **trainer) or os._exit(1)
+    return memory_share(EXPERIMENT[0], size, **trainer) or os._exit(1)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
-    """The batch size to use: on a GPU by ``guessed_batch``, else the largest less a quarter for what else runs.
+    """The batch size to use: on a GPU by ``batch_by_share``, else the largest less a quarter for what else runs.
 
     Trials run in a process that leaves no memory behind.   A size that does not fit ends it: half a recording may stay,
     native code that meets a full memory may crash, and the kernel may kill.
@@ -169,7 +169,7 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
                 pools.clear()
                 return 0.0
 
-        if trainer.get("accelerator") == "gpu" and (size := guessed_batch(trial, limit=limit)):
+        if trainer.get("accelerator") == "gpu" and (size := batch_by_share(trial, limit=limit)):
             return size
         size = largest_batch(trial, limit=limit)
     if size == 0:

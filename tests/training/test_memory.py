@@ -16,7 +16,7 @@ from audioldm.cli.app import run
 from audioldm.errors import AudioLDMError, without_memory
 from audioldm.nets.unet import build_unet
 from audioldm.training import memory
-from audioldm.training.memory import guessed_batch, largest_batch, probe
+from audioldm.training.memory import batch_by_share, largest_batch, probe
 from tests.training.test_kill import make_cache
 
 ROOM = 300 * 2**20
@@ -78,14 +78,14 @@ def test_signs_of_a_full_memory_and_a_search_that_asks_little():
 
 
 def experiment() -> SimpleNamespace:
-    """Nothing is asked of it here: ``taken`` is another."""
+    """Nothing is asked of it here: ``memory_share`` is another."""
     return SimpleNamespace(module=None, data=None)
 
 
 def test_a_size_that_ends_the_process_does_not_fit(monkeypatch):
     """As native code that meets a full memory may, and as the kernel does."""
     ends = lambda experiment, size: size <= 10 or os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    monkeypatch.setattr(memory, "taken", ends)
+    monkeypatch.setattr(memory, "memory_share", ends)
     assert probe(experiment, method="fork") == 8  # 10, less a quarter
 
 
@@ -95,7 +95,7 @@ def test_trials_step_and_validate_as_the_run_does(settings):
     module = experiment.module
     module.on_train_batch_end = lambda *args: seen.append("step")
     module.validation_step = lambda *args: seen.append("validation")
-    assert memory.taken(experiment, 2, accelerator="cpu", devices=1) == 1
+    assert memory.memory_share(experiment, 2, accelerator="cpu", devices=1) == 1
     assert seen == ["step"] * 5 + ["validation"] and module.recorded
 
 
@@ -108,19 +108,19 @@ def test_a_gpu_is_asked_a_few_times():
 
     for rest, most, least in ((0.1, 0.96, 81), (0.1, 0.8, 60), (0.5, 0.9, 35)):
         asked: list[int] = []
-        size = guessed_batch(partial(share, rest=rest, most=most))
+        size = batch_by_share(partial(share, rest=rest, most=most))
         assert least <= size and rest + size / 100 < most and len(asked) < 8
     # too few clips to tell, a limit, and shares that do not grow
-    assert guessed_batch(lambda n: n < 10 and 0.08 * n) == 0
-    assert guessed_batch(lambda n: 0.001 * n, limit=40) == 36
-    assert guessed_batch(lambda n: 0.5) == 0 == guessed_batch(lambda n: 0.001 * n, limit=9)
+    assert batch_by_share(lambda n: n < 10 and 0.08 * n) == 0
+    assert batch_by_share(lambda n: 0.001 * n, limit=40) == 36
+    assert batch_by_share(lambda n: 0.5) == 0 == batch_by_share(lambda n: 0.001 * n, limit=9)
 
 
 def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     cfg = recipes.load("tiny/ldm", [f"data.folder={tmp_path}/none"])
     with pytest.raises(AudioLDMError, match="none"):
         recipes.fitting(cfg)
-    monkeypatch.setattr(memory, "taken", lambda *args, **more: 0.0)
+    monkeypatch.setattr(memory, "memory_share", lambda *args, **more: 0.0)
     with pytest.raises(AudioLDMError, match="Not even one clip"):
         probe(experiment, method="fork")
 
