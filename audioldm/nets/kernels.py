@@ -183,8 +183,8 @@ def gated_kernel(
         k = begin + tl.arange(0, K)
         mask = (n < inner)[None, :] & (k < SIZE)[:, None]
         part = tl.load(x + k[None, :], mask=(m < rows)[:, None] & (k < SIZE)[None, :], other=0.0)
-        value = tl.dot(part, tl.load(weight + k[:, None], mask=mask, other=0.0), value)
-        gate = tl.dot(part, tl.load(weight + inner * SIZE + k[:, None], mask=mask, other=0.0), gate)
+        value = tl.dot(part, tl.load(weight + k[:, None], mask=mask, other=0.0), value, "ieee")
+        gate = tl.dot(part, tl.load(weight + inner * SIZE + k[:, None], mask=mask, other=0.0), gate, "ieee")
     value += tl.load(bias + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
     gate += tl.load(bias + inner + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
     value *= 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
@@ -348,7 +348,7 @@ def gated(x: Tensor, layer: torch.nn.Linear, out: Tensor) -> None:
     grid = triton.cdiv(rows, high), triton.cdiv(inner, wide)
     gated_kernel[grid](
         x, layer.weight, layer.bias, out, rows, inner, out.stride(-2), size, high, wide, WIDE,
-        num_warps=warps, num_stages=stages, **LAUNCH,
+        num_warps=warps, num_stages=stages if x.element_size() < 4 else 1, **LAUNCH,
     )  # fmt: skip
 
 
