@@ -91,8 +91,7 @@ def test_the_index_of_questions_names_cells_that_hold_its_asserts_and_run():
         elif by_id[number]["metadata"].get("tags"):
             wrong.append(f"{name} {number}: its tags may keep it from running")
     assert wrong == []
-    waiting = [line for line in index.partition("Open, to be")[2].splitlines() if line.startswith("| ")][1:]
-    assert len(rows) + len(waiting) >= QUESTIONS and len(rows) >= 30
+    assert len(rows) >= QUESTIONS
     (target,) = re.findall(r"^notebooks:.*\n\t(.+)$", (FOLDER.parent / "Makefile").read_text(), re.M)
     assert target.split()[-1] == "notebooks" and "--nbmake" in target, "make notebooks runs them all"
 
