@@ -156,7 +156,7 @@ def main() -> None:
     if args.manifests:
         write_captions(args.manifests, args.captioner, args.rows)
     rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
-    rows.sort(key=lambda row: hashlib.sha256(json.dumps(row["file"]).encode()).hexdigest())
+    rows.sort(key=lambda row: hashlib.sha256(Path(row["file"]).name.encode()).hexdigest())
     rows = [row for row in rows if args.only in row["file"]]
     if args.once:
         rows = list({row["group"]: row for row in reversed(rows)}.values())[::-1]
