@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from audioldm.adapters.files import read
 from audioldm.control.controls import IP_ADAPTER, SHIPPED, MapControl, check_fits, load_net, shipped
 from audioldm.control.maps import MAPS
 from audioldm.convert.reference import EMBEDDED
@@ -29,6 +30,13 @@ def test_a_shipped_net_is_small_and_fits(name, pipe):
     check_fits(net, pipe.unet, pipe.spec, pipe.name, dim=256 if name == IP_ADAPTER else None)
     assert name == IP_ADAPTER or net.config.map == name
     assert all(p.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    "file", sorted((EMBEDDED / "adapters").glob("*.safetensors")), ids=lambda file: file.stem
+)
+def test_a_shipped_adapter_was_trained_on_the_u_net_that_is_here(file, pipe):
+    assert read(file, pipe.unet).base == {"unet": sha256(weight_file(EMBEDDED / "unet"))}
 
 
 def test_a_shipped_net_makes_rain_swell(pipe):
