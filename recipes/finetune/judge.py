@@ -4,8 +4,8 @@
     python -m recipes.finetune.judge runs/sdxl/micro/model --facts "" --facts start=5 --seconds 2.56 5.12 10.24 ...
 
 ``--prompts`` is a list as ``audioldm evaluate prompts`` reads it, ``--clips`` a folder of held-out sounds and captions.
-Four seeds of each prompt, the same noise for every model.   recognised: a right class among YAMNet's five highest with
-at least .2, a clip's patches by their mean or their largest.   diversity: 1 less YAMNet's cosine between seeds.
+``--seeds`` clips of each prompt, the same noise for every model.   recognised: a right class among YAMNet's five
+highest with at least .2, patches by their mean or their largest.   diversity: 1 less YAMNet's cosine between seeds.
 FD: YAMNet's patches of sounds under the held-out captions against those clips.   reward: the model's own CLAP, which
 preferences are trained on and which therefore judges nothing.   N samples, P patches, B clips.
 """
@@ -39,8 +39,8 @@ from audioldm.signal.level import normalise_peak
 from audioldm.training.preference import REFUSED, reward
 from recipes.embedded.model_lease import half
 
-SEEDS, HELD, QUIET, AT_ONCE = 4, 240, 0.02, 64
-"""of a prompt; held-out clips; peak below which a clip is silent; clips that are drawn at once"""
+HELD, QUIET, AT_ONCE = 240, 0.02, 64
+"""held-out clips; peak below which a clip is silent; clips that are drawn at once"""
 
 
 class Judge:
@@ -109,16 +109,16 @@ class Judge:
     @torch.no_grad()
     def __call__(self, name: str, pipe: AudioLDM, seconds: float, **options: Any) -> None:
         """A row: what a tagger, spectra, levels and the reward say of a pipeline."""
-        begin, rate, samples = time.time(), pipe.spec.rate, pipe.spec.samples(seconds)
+        begin, rate, samples, seeds = time.time(), pipe.spec.rate, pipe.spec.samples(seconds), self.args.seeds
         real = self.real(samples, rate)
         if (key := f"held-out clips, {seconds:g} s") not in self.rows:
             self.keep(key, sound_of(real, rate))
-        vectors = torch.cat([pipe.clap.embed_text(self.prompts)] * SEEDS)
+        vectors = torch.cat([pipe.clap.embed_text(self.prompts)] * seeds)
         waves = self.draw(pipe, through_prior(pipe, vectors, 0), 0, seconds, **options)
         embeddings, scores = self.tags(waves)
         by_mean, by_largest = self.hits(scores.mean(1)), self.hits(scores.amax(1))
-        each = nnf.normalize(embeddings.mean(1), dim=-1).unflatten(0, (SEEDS, -1))
-        near = torch.einsum("spd,tpd->stp", each, each)[~torch.eye(SEEDS, dtype=torch.bool)]
+        each = nnf.normalize(embeddings.mean(1), dim=-1).unflatten(0, (seeds, -1))
+        near = torch.einsum("spd,tpd->stp", each, each)[~torch.eye(seeds, dtype=torch.bool)]
         rewards = reward(pipe, waves.to(self.device), vectors)
         captions = pipe.clap.embed_text([row.captions[0] for row in self.held])
         sounds = self.draw(pipe, through_prior(pipe, captions, 5000), 5000, seconds, **options)
@@ -176,6 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--facts", action="append", help="of a model with micro-conditioning: rate=8000,start=5"
     )
     parser.add_argument("--seconds", type=float, nargs="*", default=[5.12])
+    parser.add_argument("--seeds", type=int, default=4, help="of each prompt")
     parser.add_argument("--refiner", help="a model for the lowest noise levels")
     parser.add_argument(
         "--prior", type=Path, help="of recipe caption/prior; the text's vector goes through it"
