@@ -149,7 +149,9 @@ def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> flo
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
-    """The batch size to use: on a GPU by ``batch_by_share``, else the largest less a quarter for what else runs.
+    """The batch size to use: on a GPU by ``batch_by_share``, or the largest less a 32nd; else less a quarter.
+
+    What is left is for fragments, and for what else runs.
 
     Trials run in a process that leaves no memory behind.   A size that does not fit ends it: half a recording may stay,
     native code that meets a full memory may crash, and the kernel may kill.
@@ -169,10 +171,11 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
                 pools.clear()
                 return 0.0
 
-        if trainer.get("accelerator") == "gpu" and (size := batch_by_share(trial, limit=limit)):
+        gpu = trainer.get("accelerator") == "gpu"
+        if gpu and (size := batch_by_share(trial, limit=limit)):
             return size
         size = largest_batch(trial, limit=limit)
     if size == 0:
         hint = "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, a smaller net."
         raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
-    return max(1, size - size // 4)
+    return max(1, size - size // (32 if gpu else 4))
