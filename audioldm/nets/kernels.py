@@ -130,14 +130,14 @@ def scale_kernel(x, scales, y, pixels, channels, SILU: tl.constexpr, P: tl.const
 @triton.jit
 def group_kernel(
     x, bias, shift, weight, offset, y, pixels, channels, step, eps,
-    SIZE: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
+    SIZE: tl.constexpr, FULL: tl.constexpr, SILU: tl.constexpr, P: tl.constexpr, C: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """A whole norm of one group, which the program holds; with W columns, what each pixel of 3 x 3 taps sees of it."""
     hand_over()
     b, p, j = tl.program_id(1), tl.arange(0, P), tl.arange(0, C)
     # a size that is known lets neighbours be loaded together
-    c, inside = tl.program_id(0) * SIZE + j, j < SIZE
-    mask = (p < pixels)[:, None] & inside[None, :]
+    c, inside = tl.program_id(0) * SIZE + j, (j < SIZE) | (SIZE == C)
+    mask = ((p < pixels) | FULL)[:, None] & inside[None, :]
     place = b.to(tl.int64) * pixels * channels + p[:, None] * channels + c[None, :]
     value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
     if bias is not None:
@@ -147,9 +147,8 @@ def group_kernel(
     count = pixels * SIZE
     value = tl.where(mask, value, 0.0)
     value = tl.where(mask, value - tl.sum(value) / count, 0.0)
-    value *= 1 / tl.sqrt(tl.sum(value * value) / count + eps)
-    value *= tl.load(weight + c, mask=inside, other=0.0).to(tl.float32)[None, :]
-    value += tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)[None, :]
+    scale = tl.load(weight + c, mask=inside, other=0.0) / tl.sqrt(tl.sum(value * value) / count + eps)
+    value = value * scale[None, :] + tl.load(offset + c, mask=inside, other=0.0).to(tl.float32)[None, :]
     if SILU:
         value = value * tl.sigmoid(value)
     value = value.to(y.dtype.element_ty)
@@ -309,7 +308,7 @@ def normed(
     high, wide = triton.next_power_of_2(pixels), triton.next_power_of_2(size)
     if not table and held(x, norm):
         group_kernel[norm.num_groups, batch](
-            x, *parts, y, pixels, channels, step, norm.eps, size, silu, high, wide, sides[1] * taps,
+            x, *parts, y, pixels, channels, step, norm.eps, size, pixels == high, silu, high, wide, sides[1] * taps,
             num_warps=4 if high * wide <= TILE else 8, **LAUNCH,
         )  # fmt: skip
         return y, y[:0]
