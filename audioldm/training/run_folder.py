@@ -33,7 +33,7 @@ from audioldm.tables import read_text
 from audioldm.training.distributed import rank
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-NOISE = ".*(LeafSpec|Total length of `|dataloader is not resumable|than the logging interval|in eval mode)"
+NOISE = ".*(LeafSpec|Total length of `|dataloader is not resumable|logging interval|in eval mode|barebones)"
 PACKAGES = ("torch", "torchaudio", "diffusers", "transformers", "lightning", "hydra-core")
 SOURCES = ("manifests", "val_manifest", "folder", "val_folder", "shards")  # keys that name files or folders
 DAMAGE = (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, zlib.error, struct.error)
