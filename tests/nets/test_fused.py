@@ -57,6 +57,13 @@ with torch.no_grad():
         assert torch.allclose(total, x + y) and torch.allclose(normed, norm(x + y), atol=1e-5)
     total, normed = kernels.add_norm(x, None, norm)
     assert total is x and torch.allclose(normed, norm(x), atol=1e-5) and not wide[..., 80:120].any()
+a, b, c = (torch.randn(2, 24, 3, 5).to(**last).requires_grad_() for _ in range(3))
+bias = torch.randn(24, requires_grad=True)
+joined = kernels.Join.apply(a, bias, 0.1, True, b, c)
+wanted = a + bias[:, None, None] + b + c, F.leaky_relu(a + bias[:, None, None] + b + c, 0.1)
+assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(joined, wanted, strict=True))
+slopes = [torch.autograd.grad(x.square().sum() + y.pow(3).sum(), (a, bias)) for x, y in (joined, wanted)]
+assert all(torch.allclose(*pair, atol=1e-3) for pair in zip(*slopes, strict=True))
 """
 NETS = """
 import torch
