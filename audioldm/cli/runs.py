@@ -166,12 +166,16 @@ class Recipes(Command):
         if name is None:
             width = max(map(len, known), default=0)
             for recipe, path in known.items():
-                comments = re.findall(r"(?m)^#+ *(?!@package| )(.*)", path.read_text(encoding="utf-8"))
-                print(f"{recipe:<{width}}  {(comments or [''])[0].strip()}")
+                print(f"{recipe:<{width}}  {summary(path)}")
         elif name in known:
             print(known[name].read_text(encoding="utf-8"), end="")
         else:
             raise AudioLDMError(f"recipe={name!r} is unknown.", f"Known: {', '.join(known)}.")
+
+
+def summary(path: Path) -> str:
+    comments = re.findall(r"(?m)^#+ *(?!@package| )(.*)", path.read_text(encoding="utf-8"))
+    return str(comments[0]).strip() if comments else ""
 
 
 LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*")
