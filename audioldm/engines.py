@@ -162,7 +162,7 @@ def fused(net: Net) -> Net:
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees for its next tensors, up to 512 MiB; nothing without glibc.
 
-    glibc returns blocks above 32 MB at once, and the next costs a page fault for each 4 KiB: a quarter of the time of a
+    glibc returns blocks above 32 MB at once, and the next costs a page fault for each 4 KiB: up to a quarter of a
     U-Net's call on a CPU.   No part of the library calls it but the command line.
     """
     if platform.libc_ver()[0] == "glibc":
