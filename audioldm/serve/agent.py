@@ -71,7 +71,7 @@ def build(service: "services.Service", out: Path, captioner: Path | None = None)
         file: str, kind: str, prompt: str = "", begin: float = 0.0, end: float = 0.0, strength: float = 0.5,
         seconds: float = 0.0, seed: int = 0,
     ) -> dict[str, Any]:  # fmt: skip
-        """Edit a sound. kind: transfer, inpaint (begin to end), continue (by seconds), upscale, vary or denoise."""
+        """Edit a sound. kind: transfer, inpaint (begin to end, s), continue (by seconds), upscale, vary, denoise."""
         request = services.EditRequest(kind, present(file), prompt, begin, end, strength, seconds, seed=seed)
         sound = service.prepared(request)
         job = service.editing(request, sound, seed=seed)
