@@ -40,8 +40,9 @@ class Training:
         self.process.start()
 
     def main(self, words: list[str]) -> None:
-        # a suite in the background hands an ignored SIGINT on; a terminal does not
+        # a suite in the background hands an ignored SIGINT on, and nohup a SIGHUP; a terminal does not
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         tqdm.set_lock(threading.RLock())  # one that forks share would stay with a process that is killed
         with open(self.log, "w") as sys.stderr, open(os.devnull, "w") as sys.stdout:
             code = command_line(words)
