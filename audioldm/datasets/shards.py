@@ -74,6 +74,9 @@ def write_shards(rows: Sequence[Row], folder: Path | str, *, clips: int = 1000) 
 
 def read_tar(path: Path | str, *, content: bool = True) -> Iterator[Sample]:
     """The samples of a tar file, compressed or not, in order.   Raises one of DAMAGE where it is damaged or cut off."""
+    with open(path, "rb") as file:
+        if not any(file.read(tarfile.RECORDSIZE)) and file.read(1):  # lzma would read it to its end
+            raise tarfile.ReadError("it begins with zeros")
     with tarfile.open(path) as tar:
         for key, group in groupby(members_of(tar, content), key=lambda member: member[0]):
             yield {"__key__": key, "__url__": str(path)} | {kind: part for _, kind, part in group}

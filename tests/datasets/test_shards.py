@@ -114,7 +114,10 @@ def test_what_is_no_shard_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.tar")
     (tmp_path / "folder.tar").mkdir()
     (tmp_path / "endless.tar").symlink_to("/dev/zero")
+    (tmp_path / "zeros.tar").touch()
+    os.truncate(tmp_path / "zeros.tar", 2**40)  # as a download leaves it that takes its place first
     cases = {"empty": "holds no clip", "missing": "cannot be read"}
+    cases["zeros"] = r"cannot be read \(it begins with zeros\)"
     cases |= dict.fromkeys(("pipe", "folder", "endless"), r"cannot be read \(it is no file\)")
     for name, why in cases.items():
         with pytest.raises(AudioLDMError, match=rf"{name}\.tar {why}"):
