@@ -88,7 +88,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
         def run(part: str = part) -> Row:
             inputs = {n: typed(bench, bench.pipe(n)) for n in names}
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
-            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=40))
+            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=80))
             for name, value in row.items():
                 rate = bench.peaks["bf16" if bench.pipe(name).unet.dtype == torch.bfloat16 else "fp32"]
                 if part in floor:

@@ -53,7 +53,7 @@ bench.seconds = float(sys.argv[3])
 pipe, row = bench.pipe(sys.argv[2]), {}
 for part in ("unet step", "vae", "vocoder"):
     run = partial(call_part, pipe, part, typed(bench, pipe))
-    row[part] = paired({"": run}, "cpu", repeats=5, most=20)[""]
+    row[part] = paired({"": run}, "cpu", repeats=5, most=60)[""]
 """
 
 
