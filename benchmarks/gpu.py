@@ -203,20 +203,29 @@ def profiles(bench: Bench) -> None:
     release()
 
 
-def calls(bench: Bench) -> None:
-    """One U-Net call against the rows of a batch (two a guided clip), all sizes."""
+def calls(bench: Bench, base: str = BASE) -> None:
+    """One U-Net call against the rows of a batch (two a guided clip), all sizes; S whole, too, if ``base`` compiles."""
+    beside = ", diffusers compiled" if base == PEER_COMPILED else ""
     for size in ("S",) if bench.tiny else ("S", "M", "L"):
         nets = bench.nets if size == "S" else build(size, bench.device)
-        pipes = {name: bench.pipe(name, nets) for name in (BASE, "fast")}
+        pipes = {name: bench.pipe(name, nets) for name in (base, "fast")}
         for batch in (1,) if bench.tiny else (1, 4, 16, 64):
 
             def run(pipes: dict[str, Any] = pipes, batch: int = batch) -> Row:
                 inputs = {name: typed(bench, pipe, batch) for name, pipe in pipes.items()}
                 runs = {n: partial(call_part, p, "unet step", inputs[n]) for n, p in pipes.items()}
-                return ratios(paired(runs, bench.device, repeats=10, warm=3))
+                return ratios(paired(runs, bench.device, repeats=10, warm=4))
 
-            bench.book.add(f"U-Net call {size}", f"{2 * batch} rows", run, needs=15)
+            bench.book.add(f"U-Net call {size}{beside}", f"{2 * batch} rows", run, needs=60 if beside else 15)
             release()
+        if beside and size == "S":
+            wholes = {n: partial(bench.whole, p, steps=bench.steps(10)[0]) for n, p in pipes.items()}
+            bench.book.add(
+                f"latency S batch 1{beside}", "10 steps",
+                lambda runs=wholes: ratios(paired(runs, bench.device, warm=3)), needs=60,
+            )  # fmt: skip
+        if beside:
+            torch.compiler.reset()  # of a function it compiles eight variants and runs the ninth uncompiled
 
 
 def throughput(bench: Bench) -> None:
@@ -275,25 +284,6 @@ def lengths(bench: Bench) -> None:
         bench.book.add("lengths S, fast", f"{seconds} s, {steps} steps", run, needs=20)
 
 
-def peer_compiled(bench: Bench) -> None:
-    """What a user of diffusers gets who compiles the U-Net as its documentation says, call and whole."""
-    names = (PEER_COMPILED, "fast")
-    for batch in (1,) if bench.tiny else (1, 64):
-
-        def run(batch: int = batch) -> Row:
-            inputs = {name: typed(bench, bench.pipe(name), batch) for name in names}
-            calls = {n: partial(call_part, bench.pipe(n), "unet step", inputs[n]) for n in names}
-            return ratios(paired(calls, bench.device, repeats=10, warm=4))
-
-        bench.book.add("U-Net call S, diffusers compiled", f"{2 * batch} rows", run, needs=60)
-        if batch == 1:
-            whole = partial(bench.whole, steps=bench.steps(10)[0])
-            bench.book.add(
-                "latency S batch 1, diffusers compiled", "10 steps",
-                partial(bench.compare, names, whole, warm=2), needs=60,
-            )  # fmt: skip
-
-
 def main() -> None:
     """Parse, run every group in order, leave the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -316,7 +306,7 @@ def main() -> None:
         "throughput": partial(throughput, bench),
         "cards": partial(cards, bench),
         "profile": partial(profiles, bench),
-        "peer": partial(peer_compiled, bench),
+        "peer": partial(calls, bench, PEER_COMPILED),
         "sizes": partial(sizes, bench),
         "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
