@@ -190,14 +190,17 @@ def parts(bench: Bench) -> None:
 
 
 def profiles(bench: Bench) -> None:
-    """The ten kernels of each part that take longest."""
+    """Each part of ours by itself, and its ten kernels that take longest."""
     pipe = bench.pipe("fast")
     for batch in (1,) if bench.tiny else (1, 16, 64):
         for part in ("unet step", "vae", "vocoder") if batch < 64 else ("unet step",):
 
             def run(part: str = part, batch: int = batch) -> Row:
                 call = partial(call_part, pipe, part, typed(bench, pipe, batch))
-                return {"kernels": kernels(call, bench.device)}
+                return {
+                    **paired({"fast": call}, bench.device, repeats=30),
+                    "kernels": kernels(call, bench.device),
+                }
 
             bench.book.add(f"profile S batch {batch}", part, run, needs=8)
     release()
