@@ -153,7 +153,7 @@ def fused(net: Net) -> Net:
         from audioldm.nets.fused import fuse
 
         return fuse(net)
-    why = "Triton is not installed, which mode fast fuses norms and sums with: batches take up to twice as long."
+    why = "Triton is not installed, which mode fast fuses norms and sums with: batches take longer."
     use = "Install torch for CUDA from PyPI, which brings it."
     warnings.warn(f"{why} {use}", AudioLDMWarning, stacklevel=2)
     return net
