@@ -40,10 +40,11 @@ GROUPS = (
     "throughput",
     "cards",
     "profile",
-    "peer",
     "sizes",
     "equality",
     "lengths",
+    "peer",
+    "between",
     "training",
 )
 
@@ -206,26 +207,26 @@ def profiles(bench: Bench) -> None:
     release()
 
 
-def calls(bench: Bench, base: str = BASE) -> None:
+def calls(bench: Bench, base: str = BASE, batches: tuple[int, ...] = (1, 4, 16, 64)) -> None:
     """One U-Net call against the rows of a batch (two a guided clip), all sizes; S whole, too, if ``base`` compiles."""
     beside = ", diffusers compiled" if base == PEER_COMPILED else ""
-    for size in ("S",) if bench.tiny else ("S", "M", "L"):
+    for size in ("S",) if bench.tiny else ("L", "M", "S"):
         nets = bench.nets if size == "S" else build(size, bench.device)
         pipes = {name: bench.pipe(name, nets) for name in (base, "fast")}
-        for batch in (1,) if bench.tiny else (1, 4, 16, 64):
+        for batch in batches[:1] if bench.tiny else batches:
 
             def run(pipes: dict[str, Any] = pipes, batch: int = batch) -> Row:
                 inputs = {name: typed(bench, pipe, batch) for name, pipe in pipes.items()}
                 runs = {n: partial(call_part, p, "unet step", inputs[n]) for n, p in pipes.items()}
                 return ratios(paired(runs, bench.device, repeats=10, warm=4))
 
-            bench.book.add(f"U-Net call {size}{beside}", f"{2 * batch} rows", run, needs=60 if beside else 15)
+            bench.book.add(f"U-Net call {size}{beside}", f"{2 * batch} rows", run, needs=30 if beside else 15)
             release()
-        if beside and size == "S":
+        if beside and size == "S" and 1 in batches:
             wholes = {n: partial(bench.whole, p, steps=bench.steps(10)[0]) for n, p in pipes.items()}
             bench.book.add(
                 f"latency S batch 1{beside}", "10 steps",
-                lambda runs=wholes: ratios(paired(runs, bench.device, warm=3)), needs=60,
+                lambda runs=wholes: ratios(paired(runs, bench.device, warm=3)), needs=30,
             )  # fmt: skip
         if beside:
             torch.compiler.reset()  # of a function it compiles eight variants and runs the ninth uncompiled
@@ -309,10 +310,11 @@ def main() -> None:
         "throughput": partial(throughput, bench),
         "cards": partial(cards, bench),
         "profile": partial(profiles, bench),
-        "peer": partial(calls, bench, PEER_COMPILED),
         "sizes": partial(sizes, bench),
         "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
+        "peer": partial(calls, bench, PEER_COMPILED, (1, 64)),
+        "between": partial(calls, bench, PEER_COMPILED, (4, 16)),
         "training": partial(train_rows, bench, "S", bench.nets, (2,) if options.rehearse else (2, 16, 64)),
     }
     for name, run in groups.items():
