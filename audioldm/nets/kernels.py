@@ -48,8 +48,7 @@ def moments_kernel(x, part, pixels, channels, splits, P: tl.constexpr, C: tl.con
     pivot = tl.load(x + c, mask=inside, other=0.0).to(tl.float32)
     span = tl.cdiv(pixels, splits)
     end = tl.minimum(s * span + span, pixels)
-    total = tl.zeros((P, C), tl.float32)
-    square = tl.zeros((P, C), tl.float32)
+    total, square = tl.zeros((P, C), tl.float32), tl.zeros((P, C), tl.float32)
     begin = s * span
     # "while", since Triton's interpreter cannot count to a number that it was given
     while begin < end:
@@ -170,25 +169,26 @@ def group_kernel(
 
 @triton.jit
 def gated_kernel(
-    x, weight, bias, out, rows, inner, step, SIZE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr
+    x, weight, bias, out, rows, inner, step,
+    SIZE: tl.constexpr, FULL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The first half of a product, with its bias, times GELU of the second."""
+    """The first half of a product, with its bias, times GELU of the second; FULL: all tiles are."""
     hand_over()
-    m, n = tl.program_id(0) * M + tl.arange(0, M), tl.program_id(1) * N + tl.arange(0, N)
+    n, m = tl.program_id(0) * N + tl.arange(0, N), tl.program_id(1) * M + tl.arange(0, M)
+    high, wide = ((m < rows) | FULL)[:, None], ((n < inner) | FULL)[None, :]
     value, gate = tl.zeros((M, N), tl.float32), tl.zeros((M, N), tl.float32)
-    x += m.to(tl.int64)[:, None] * SIZE
-    weight += n[None, :] * SIZE
+    x, weight = x + m.to(tl.int64)[:, None] * SIZE, weight + n[None, :] * SIZE
     for begin in range(0, SIZE, K):
         k = begin + tl.arange(0, K)
-        mask = (n < inner)[None, :] & (k < SIZE)[:, None]
-        part = tl.load(x + k[None, :], mask=(m < rows)[:, None] & (k < SIZE)[None, :], other=0.0)
+        inside = (k < SIZE) | FULL
+        part, mask = tl.load(x + k[None, :], mask=high & inside[None, :], other=0.0), wide & inside[:, None]
         value = tl.dot(part, tl.load(weight + k[:, None], mask=mask, other=0.0), value, "ieee")
         gate = tl.dot(part, tl.load(weight + inner * SIZE + k[:, None], mask=mask, other=0.0), gate, "ieee")
     value += tl.load(bias + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
     gate += tl.load(bias + inner + n, mask=n < inner, other=0.0).to(tl.float32)[None, :]
     value *= 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
     at = out + m.to(tl.int64)[:, None] * step + n[None, :]
-    tl.store(at, value.to(out.dtype.element_ty), mask=(m < rows)[:, None] & (n < inner)[None, :])
+    tl.store(at, value.to(out.dtype.element_ty), mask=high & wide)
 
 
 @triton.jit
@@ -344,10 +344,10 @@ def gated(x: Tensor, layer: torch.nn.Linear, out: Tensor) -> None:
     """GEGLU of vectors (..., C) by its ``layer``, into ``out``, which may be columns of wider rows."""
     size, inner, rows = layer.in_features, layer.out_features // 2, x.numel() // layer.in_features
     high, wide, warps, stages = (128, 64, 8, 3) if rows > 1024 else (64, 32, 4, 4)
-    grid = triton.cdiv(rows, high), triton.cdiv(inner, wide)
-    gated_kernel[grid](
-        x, layer.weight, layer.bias, out, rows, inner, out.stride(-2), size, high, wide, WIDE,
-        num_warps=warps, num_stages=stages if x.element_size() < 4 else 1, **LAUNCH,
+    gated_kernel[triton.cdiv(inner, wide), triton.cdiv(rows, high)](
+        x, layer.weight, layer.bias, out, rows, inner, out.stride(-2), size,
+        rows % high == inner % wide == size % WIDE == 0, high, wide, WIDE, num_warps=warps,
+        num_stages=stages if x.element_size() < 4 else 1, **LAUNCH,
     )  # fmt: skip
 
 

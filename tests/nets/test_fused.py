@@ -44,11 +44,13 @@ for tokens in (16, 50, 200):
     q, k, v = packed.view(2, tokens, 3, 3, 16).permute(2, 0, 3, 1, 4)
     wanted = F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2)
     assert torch.allclose(kernels.attention(packed, 3, 0.3), wanted, atol=1e-5), tokens
-layer, vectors, wide = torch.nn.Linear(90, 160), torch.randn(3, 15, 90), torch.zeros(3, 15, 200)
-with torch.no_grad():
-    value, gate = layer(vectors).chunk(2, -1)
-    kernels.gated(vectors, layer, wide[..., 120:])
-assert torch.allclose(wide[..., 120:], value * F.gelu(gate), atol=1e-5) and not wide[..., :120].any()
+for size, rows, inner in ((64, 64, 96), (90, 15, 80)):  # whole tiles, and parts of them
+    layer, vectors = torch.nn.Linear(size, 2 * inner), torch.randn(3, rows, size)
+    wide = torch.zeros(3, rows, 120 + inner)
+    with torch.no_grad():
+        value, gate = layer(vectors).chunk(2, -1)
+        kernels.gated(vectors, layer, wide[..., 120:])
+    assert torch.allclose(wide[..., 120:], value * F.gelu(gate), atol=1e-5) and not wide[..., :120].any()
 norm, x, y = torch.nn.LayerNorm(80), torch.randn(3, 15, 80), torch.randn(3, 15, 80)
 torch.nn.init.normal_(norm.weight)
 with torch.no_grad():
