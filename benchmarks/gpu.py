@@ -255,19 +255,20 @@ def throughput(bench: Bench) -> None:
 
 
 def sizes(bench: Bench) -> None:
-    """M and L: latency."""
+    """M and L: whole clips, one by one and in batches."""
     bench.drop(*list(bench.pipes))
     for size in ("M", "L"):
         nets = build(size, bench.device, tiny=bench.tiny)
-        for steps in bench.steps(10, 25):
+        pipes = {n: bench.pipe(n, nets) for n in (BASE, "fast")}
+        for steps, batch in ((2, 1),) if bench.tiny else ((10, 1), (25, 1), (25, 16), (25, 64)):
 
-            def run(nets: Nets = nets, steps: int = steps) -> Row:
-                pipes = {n: bench.pipe(n, nets) for n in (BASE, "fast")}
-                runs = {n: partial(bench.whole, p, steps=steps) for n, p in pipes.items()}
-                return ratios(paired(runs, bench.device, repeats=5, warm=2))
+            def run(pipes: dict[str, Any] = pipes, steps: int = steps, batch: int = batch) -> Row:
+                runs = {n: partial(bench.whole, p, steps=steps, batch=batch) for n, p in pipes.items()}
+                return ratios(paired(runs, bench.device, repeats=5, warm=2, most=60))
 
-            bench.book.add(f"latency {size} batch 1", f"{steps} steps", run, needs=25)
-        del nets
+            bench.book.add(f"latency {size} batch {batch}", f"{steps} steps", run, needs=batch + 15)
+            release()
+        del nets, pipes
         release()
 
 
