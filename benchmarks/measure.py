@@ -202,7 +202,7 @@ def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 8192) -> float:
     """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     a @ b
-    rate = 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(5))
+    rate = 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(20))
     if device != "cpu":
         return rate
     channels = size // 8
@@ -213,7 +213,7 @@ def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 8192) -> float:
     run = partial(nnf.conv2d, picture, weight, padding=1)
     run()
     flops = 2 * weight.numel() * 128 * 64
-    return max(rate, flops / min(seconds_of(run, device) for _ in range(5)))
+    return max(rate, flops / min(seconds_of(run, device) for _ in range(20)))
 
 
 def copy_rate(device: str, *, mib: int = 1024) -> float:
