@@ -6,6 +6,7 @@ fast    bfloat16 (float32 on a CPU without it), channels-last; on a GPU fused no
 """
 
 import ctypes
+import math
 import os
 import platform
 import warnings
@@ -40,6 +41,8 @@ Net = TypeVar("Net", bound=nn.Module)
 CAPS = ("AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN's, that leave AVX-512 without bfloat16
 PLANS = 4
 """of cuDNN's for a convolution that are tried: ten take 58 s for the vocoder of 64 clips and are no faster"""
+FEW_SECONDS = 120
+"""of sound, for which that takes longer (1.7 s) than it saves the decoders (38 ms for ten seconds)"""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ class Engine:
     def __init__(self, nets: Nets, mode: Mode = "exact", dtype: torch.dtype = torch.float32) -> None:
         self.nets, self.mode, self.dtype = nets, mode, dtype
         self.adapted: Adapted | None = None
+        self.seconds = math.inf  # of sound to come, where it is known
 
     @cached_property
     def functions(self) -> Functions:
-        return build_functions(self.mode, self.nets)
+        return build_functions(self.mode, self.nets, few=self.seconds < FEW_SECONDS)
 
     def reset(self) -> None:
         """Build the functions anew at the next call: weights were changed, and fused layers may hold old ones."""
@@ -105,8 +109,8 @@ def emulated(dtype: torch.dtype) -> bool:
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
 
 
-def build_functions(mode: Mode, nets: Nets) -> Functions:
-    """The functions for nets that are already where, and of the type, that they should be."""
+def build_functions(mode: Mode, nets: Nets, *, few: bool = False) -> Functions:
+    """The functions for nets that are already where, and of the type, that they should be; for ``few`` sounds."""
     *cast, clap = nets
     unet, vae, vocoder = cast
     plain = net_call(unet)
@@ -130,8 +134,8 @@ def build_functions(mode: Mode, nets: Nets) -> Functions:
     embed_text: Callable[..., Tensor] = clap.embed_text
     if on_gpu and not isinstance(clap, NoClap):
         embed_text = partial(embed_text, function=text_call(clap, recorded))
-    decoded, vocoded = (lambda latent: decode(quick_vae, inside(latent))), partial(vocode, quick_vocoder)
-    return Functions(embed_text, unet_call, recorded(decoded), recorded(vocoded))
+    decoders = (lambda latent: decode(quick_vae, inside(latent))), partial(vocode, quick_vocoder)
+    return Functions(embed_text, unet_call, *(decoders if few else map(recorded, decoders)))
 
 
 def text_call(clap: TwoTowers, recorded: Callable[..., Any]) -> TextCall:

@@ -69,8 +69,7 @@ def start_rows(clap: Any, like: str, count: int) -> Tensor:
     ids = clap.tokenizer(like, add_special_tokens=False).input_ids
     if not ids:
         raise AudioLDMError(f"start={like!r} has no words.", "Give a word near the sound, such as sound.")
-    rng = torch.Generator().manual_seed(0)
-    apart = 0.1 * table.std() * torch.randn(count, table.shape[1], generator=rng)
+    apart = 0.1 * table.std() * torch.randn(count, table.shape[1], generator=torch.Generator().manual_seed(0))
     return table[ids].mean(0) + apart * (count > 1)
 
 

@@ -116,8 +116,7 @@ class Prepare(Force, AsJson, Command):
             with waiting("fetching"):
                 findings += youtube.fetch(reader(*inputs, **named, findings=[]), folder)
         workers = CORES if self.workers < 0 else self.workers
-        rows = reader(*inputs, **named, findings=findings)
-        finish(rows, findings, out, self.as_json, workers=workers)
+        finish(reader(*inputs, **named, findings=findings), findings, out, self.as_json, workers=workers)
 
     def checked(self, inputs: list[str], named: dict[str, Any]) -> Reader:
         """The reader.   Raises AudioLDMError for what it does not take or needs."""

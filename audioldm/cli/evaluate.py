@@ -51,8 +51,7 @@ class Generation(Group):
     sampling: Sampling = Sampling()
 
     def settings(self) -> dict[str, Any]:
-        guidance = {} if self.guidance is None else {"guidance": self.guidance}
-        return {**self.sampling.named(), **guidance}
+        return self.sampling.named() | ({} if self.guidance is None else {"guidance": self.guidance})
 
     def check(self) -> None:
         self.sampling.check(self.model.device)

@@ -159,6 +159,7 @@ class Session:
     def results(self, plan: list[list[Clip]]) -> Iterator[dict[str, Any]]:
         """Make and save the best of each clip's candidates.   Raises AudioLDMError at the end where some failed."""
         clips, failures = list(chain.from_iterable(plan)), 0
+        self.pipe.engine.seconds = sum(self.settings_of(clip)["seconds"] for clip in clips)
         with progress(sum(self.settings_of(clip)["steps"] for clip in clips)) as advance:
             waves = (wave for batch in self.batches(clips) for wave in self.waves(batch, len(clips), advance))
             while group := list(islice(waves, self.prompts.rerank)):
@@ -279,10 +280,9 @@ def stream(request: Generate) -> None:
     session, out = Session(request), sys.stdout.buffer
     out.write(wav_header(session.pipe.spec.rate))
     made_by = {"timeline": session.timeline, "guidance_config": session.config, **session.settings}
-    texts = sys.stdin if text == "-" else [text]
-    for place, text in enumerate(filter(None, map(str.strip, texts))):
+    for place, line in enumerate(filter(None, map(str.strip, sys.stdin if text == "-" else [text]))):
         with warned():
-            for piece in session.pipe.stream(text, seed=prompts.seed + place, **made_by):
+            for piece in session.pipe.stream(line, seed=prompts.seed + place, **made_by):
                 out.write(pcm16(piece))
                 out.flush()
 
@@ -341,6 +341,7 @@ def generated(request: Generate, machine: Machine) -> Iterator[dict[str, Any]]:
         request.show_clips(clips)
         return
     session, [[clip]], size = Session(request), clips, machine.batch_size
+    session.pipe.engine.seconds = session.settings_of(clip)["seconds"]  # as if it was made alone
     with progress(session.settings_of(clip)["steps"] * size) as advance:
         wave = session.sample([clip] * size, advance)[machine.batch_row]
     yield session.save([(clip, wave, {"batch_size": size, "batch_row": machine.batch_row})])

@@ -21,7 +21,7 @@ from audioldm.cli.clips import Clip
 from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Pipe, Steps
-from audioldm.cli.startup import later
+from audioldm.cli.startup import beside, later, wake_gpu
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -71,11 +71,15 @@ class Making(Command):
 
     def check(self) -> None:
         """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
+        if self.model.device in ("auto", "cuda") and not self.output.dry_run and torch.cuda.is_available():
+            beside(wake_gpu)
         self.sampling.check(self.model.device)
         self.guidance.check(self.sampling.sampler)
 
     def load(self) -> tuple[Pipe, pipeline_guidance.GuidanceConfig, dict[str, Any]]:
         """The model, its guidance, and all settings by the pipeline's names.   Raises AudioLDMError."""
+        if self.output.figure:
+            beside(lambda: picture.Picture)
         pipe, guidance = self.model.load(), self.guidance
         config, negative = guidance.config(self.model), guidance.negative
         settings = {**vars(pipe.defaults), **self.sampling.named(), "negative": negative}

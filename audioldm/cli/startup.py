@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from _thread import interrupt_main
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import SimpleNamespace
@@ -61,6 +61,22 @@ def loading() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def beside(work: Callable[[], Any]) -> None:
+    """Do ``work`` ahead in a thread; what goes wrong there is met again where it is needed."""
+    pool = Later("concurrent.futures").ThreadPoolExecutor(1)
+    pool.submit(work)
+    pool.shutdown(wait=False)
+
+
+def wake_gpu() -> None:
+    """Make CUDA's context, and load cuDNN, cuBLAS and Triton."""
+    import torch
+
+    x = torch.ones(1, 8, 8, 8, device="cuda", dtype=torch.bfloat16)
+    torch.conv2d(x, x)[0, 0] @ x[0, 0, :1]
+    import_module("audioldm.nets.kernels").add(x, None, x[0, 0, 0])
 
 
 def leave(code: int) -> NoReturn:

@@ -6,6 +6,7 @@ That is diffusers' layout, and ``audioldm.json``: AudioSpec, defaults for genera
 import json
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -86,8 +87,7 @@ def of_source(
 def obstacle(checkpoint: Checkpoint) -> AudioLDMError | None:
     """Why a checkpoint cannot generate: it lacks a net, or its U-Net needs a condition that nothing in it gives."""
     nets = checkpoint.nets
-    film = "unet" not in nets or nets["unet"].config["shape"].film_dim
-    needed = (*NETS, "text_encoder") if film else NETS
+    needed = (*NETS, "text_encoder") if "unet" not in nets or nets["unet"].config["shape"].film_dim else NETS
     if not (lost := [TITLES[name] for name in needed if name not in nets]):
         return gap(checkpoint)
     there = ", ".join(TITLES[name] for name in needed if name in nets) or "none of them"
@@ -194,11 +194,13 @@ def hashes_of(folder: Path, expected: Mapping[str, str] | None = None) -> dict[s
     expected, hashes = expected or {}, dict[str, str]()
     parts = [part for part in HASHED if part in expected or (folder / part).is_dir()]
     files = {part: weight_file(folder / part) for part in parts}
-    for part, file in counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6):
-        hashes[part] = weight_hash(file)
-        if hashes[part] != expected.get(part, hashes[part]):
-            changed = f"its sha256 is {hashes[part][:12]}..., not {str(expected[part])[:12]}..."
-            raise AudioLDMError(f"{file} is truncated or was changed: {changed}.", AGAIN)
+    with ThreadPoolExecutor() as pool:  # a digest leaves the interpreter to others
+        digests = pool.map(weight_hash, files.values())
+        for part, file in counted(files.items(), "MB", lambda item: item[1].stat().st_size / 1e6):
+            hashes[part] = next(digests)
+            if hashes[part] != expected.get(part, hashes[part]):
+                changed = f"its sha256 is {hashes[part][:12]}..., not {str(expected[part])[:12]}..."
+                raise AudioLDMError(f"{file} is truncated or was changed: {changed}.", AGAIN)
     return hashes
 
 

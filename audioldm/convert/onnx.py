@@ -235,8 +235,7 @@ def shrink(path: Path, int8: Sequence[str]) -> None:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             value = numpy_helper.to_array(node.attribute[0].t)
             if value.dtype == np.float64:  # WebGPU's runtime has no kernel for them
-                value = value.astype(np.float32)
-                node.attribute[0].t.CopyFrom(numpy_helper.from_array(value))
+                node.attribute[0].t.CopyFrom(numpy_helper.from_array(value.astype(np.float32)))
         if value.size < SMALLEST:
             nodes.append(node)
             continue

@@ -83,8 +83,7 @@ def heads(channels: Sequence[int]) -> tuple[int, ...]:
     >>> heads((128, 256, 384, 640)), heads((192, 384, 576, 960)), heads((256, 512, 768, 1280))
     ((4, 8, 12, 20), (6, 12, 18, 30), (4, 8, 12, 20))
     """
-    width = 64 if channels[0] >= 256 else 32
-    return tuple(max(1, channel // width) for channel in channels)
+    return tuple(max(1, channel // (64 if channels[0] >= 256 else 32)) for channel in channels)
 
 
 def read_shape(state: State, prefix: str = "") -> UNetSizes:

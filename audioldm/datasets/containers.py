@@ -110,5 +110,4 @@ def ogg_flaw(file: BinaryIO) -> str:
 
 def checksum(page: bytes) -> int:
     """Ogg's CRC-32: zlib's polynomial with the bits in the opposite order, from 0 and not inverted."""
-    value = zlib.crc32(page.translate(MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{value:032b}"[::-1], 2)
+    return int(f"{zlib.crc32(page.translate(MIRROR), 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)

@@ -55,8 +55,7 @@ def k_weighting(rate: int) -> npt.NDArray[np.float64]:
     shelf += [a + 1 - less + slope, 2 * (a - 1 - more), a + 1 - less - slope]
     turn = 2 * pi * 38 / rate
     pass_ = (1 + cos(turn)) / 2
-    high = [pass_, -2 * pass_, pass_, 1 + sin(turn), -2 * cos(turn), 1 - sin(turn)]
-    sections = np.array([shelf, high])
+    sections = np.array([shelf, [pass_, -2 * pass_, pass_, 1 + sin(turn), -2 * cos(turn), 1 - sin(turn)]])
     return np.asarray(sections / sections[:, 3:4])
 
 

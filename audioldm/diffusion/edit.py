@@ -62,5 +62,4 @@ def slerp(a: Tensor, b: Tensor, fraction: float | Tensor) -> Tensor:
     # parallel vectors are mixed straight
     bent, safe = sine > 1e-4, torch.where(sine > 1e-4, sine, 1)
     of_a = torch.where(bent, ((1 - share) * angle).sin() / safe, 1 - share)
-    of_b = torch.where(bent, (share * angle).sin() / safe, share)
-    return (of_a * double(a) + of_b * double(b)).to(a)
+    return (of_a * double(a) + torch.where(bent, (share * angle).sin() / safe, share) * double(b)).to(a)

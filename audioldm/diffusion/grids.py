@@ -80,8 +80,7 @@ def snr(schedule: Path, steps: int) -> Tensor:
     """Even steps of log SNR at whole, different times.   Lu et al. 2022 (DPM-Solver), arXiv:2206.00927."""
     length = schedule.length
     check_steps(steps, length)
-    logs = schedule.sigmas.log()
-    nearest = (logs[None] - exponential(schedule, steps)[:-1, None].log()).abs().argmin(1)
+    nearest = (schedule.sigmas.log()[None] - exponential(schedule, steps)[:-1, None].log()).abs().argmin(1)
     # where a time would be visited twice, neighbours are taken
     below = torch.arange(steps - 1, -1, -1)
     slack = (nearest - below).clamp(0, length - steps).flip(0).cummax(0).values.flip(0)
@@ -96,8 +95,7 @@ def aligned(schedule: Path, steps: int) -> Tensor:
         place = u * (len(u) - 1) / len(u) * (len(table) - 1) if len(u) else u
         below = place.long().clamp(max=len(table) - 2)
         level = torch.lerp(table[below], table[below + 1], place - below)
-        shape = (level - table[-1]) / (table[0] - table[-1])
-        return torch.lerp(low.log(), high.log(), shape).exp()
+        return torch.lerp(low.log(), high.log(), (level - table[-1]) / (table[0] - table[-1])).exp()
 
     return on_curve(schedule, steps, curve)
 

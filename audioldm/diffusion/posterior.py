@@ -21,8 +21,7 @@ def posterior_mean(x0: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) 
     """Mean of q(x_{t-1} | x_t, x0); x0 itself at t = 0.   Ho et al. 2020 (DDPM) eq. 7."""
     bar, before, beta = bars(t, schedule)
     of_x0 = before.sqrt() * beta / (1 - bar)
-    of_x_t = (1 - beta).sqrt() * (1 - before) / (1 - bar)
-    return spread(of_x0, x0) * x0 + spread(of_x_t, x_t) * x_t
+    return spread(of_x0, x0) * x0 + spread((1 - beta).sqrt() * (1 - before) / (1 - bar), x_t) * x_t
 
 
 def fixed_small(t: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -258,8 +258,7 @@ def unipc(
         x0 = denoise(x, now)
         on_step(i, now, x, x0)
         if i:
-            others = [*known[1:rank], (now, x0)]
-            x = update(sigmas[i - 1], now, start, known[0][1], others, half=rank == 1)
+            x = update(sigmas[i - 1], now, start, known[0][1], [*known[1:rank], (now, x0)], half=rank == 1)
         known = [(now, x0), *known[:2]]
         # it rises over the first steps, and falls over the last ones if the grid ends at 0
         rank = min(order, i + 1, steps - i if sigmas[-1] == 0 else order)

@@ -52,5 +52,4 @@ def log_likelihood(
         x = x + step * (slope + slope_end) / 2
         gain = gain + step * (trace + trace_end) / 2
     variance = levels[-1] ** 2 + data_std**2
-    prior = -0.5 * (x.flatten(1).square() / variance + log(2 * pi * variance)).sum(1)
-    return prior + gain, x
+    return gain - 0.5 * (x.flatten(1).square() / variance + log(2 * pi * variance)).sum(1), x

@@ -113,8 +113,7 @@ def check_files(clips: Sequence[Clip], what: str) -> int:
 def length_of(clip: Clip) -> tuple[int, float]:
     """Rate in Hz and seconds of a clip, whose file is decoded where its header does not say."""
     with opened(clip.path) as file:
-        frames = sum(map(len, file.blocks())) if file.frames is None else file.frames
-        rest = frames / file.rate - clip.start
+        rest = (sum(map(len, file.blocks())) if file.frames is None else file.frames) / file.rate - clip.start
         return file.rate, rest if clip.seconds is None else min(rest, clip.seconds)
 
 

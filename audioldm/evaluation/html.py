@@ -33,8 +33,7 @@ def plain(value: object) -> str:
         return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value))
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return "".join(map(visible, text))
+    return "".join(map(visible, f"{value:.4g}" if isinstance(value, float) else str(value)))
 
 
 def visible(letter: str) -> str:

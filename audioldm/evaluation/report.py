@@ -25,8 +25,7 @@ def as_html(report: Comparison, *, title: str) -> str:
 def score_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and rows: one row a score, one column a set."""
     names = dict.fromkeys(name for row in rows for name in row if name not in ("row", "n"))
-    cells = [[name, *(str(row.get(name, "")) for row in rows)] for name in names]
-    return ["score", *map(label, rows)], cells
+    return ["score", *map(label, rows)], [[name, *(str(row.get(name, "")) for row in rows)] for name in names]
 
 
 def label(row: Row) -> str:

@@ -194,8 +194,7 @@ def paired(task: Task, tables: dict[Names, Floats], draws: Resamples) -> tuple[l
 def strengths(tables: dict[Names, Floats], draws: Resamples) -> list[Row]:
     """Bradley-Terry log-strengths of all systems, with intervals from the same draws of raters and prompts."""
     names = sorted({name for pair in tables for name in pair})
-    shape = next(iter(tables.values())).shape
-    wins = np.zeros((*shape, len(names), len(names)))
+    wins = np.zeros((*next(iter(tables.values())).shape, len(names), len(names)))
     for pair, table in tables.items():
         a, b = map(names.index, pair)
         wins[:, :, a, b], wins[:, :, b, a] = np.nan_to_num(table), np.nan_to_num(1 - table)

@@ -243,8 +243,7 @@ def train_tokenizer(texts: Sequence[str], *, size: int = 2000) -> PreTrainedToke
     letters = sorted({*"".join(counts), *ascii_lowercase, *digits})
     words = sorted((w for w in counts if len(w) > 1), key=lambda w: (-counts[w], w))
     pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words]
-    vocabulary = {piece: i for i, piece in enumerate(pieces[:size])}
-    raw = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
+    raw = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces[:size])}, unk_token="<unk>"))
     raw.normalizer, raw.pre_tokenizer, raw.decoder = normalizer, splitter, decoders.WordPiece()
     return wrap_tokenizer(raw)
 

@@ -146,6 +146,7 @@ class Undrawn(TorchFunctionMode):
     """Leave new parameters as they were allocated, since a file will replace them; stop above ``limit`` values."""
 
     DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+    INITS = ("torch.nn.init", "transformers.initialization")  # by which transformers replaces it
     CREATORS = frozenset({"empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace"})
 
     def __init__(self, limit: int) -> None:
@@ -155,7 +156,7 @@ class Undrawn(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
         target = options.get("tensor", args[0] if args else None)
-        draws = getattr(func, "__module__", None) == "torch.nn.init" or func in self.DRAWS
+        draws = getattr(func, "__module__", None) in self.INITS or func in self.DRAWS
         if draws and isinstance(target, nn.Parameter):
             return target
         out = func(*args, **options)

@@ -86,8 +86,7 @@ def tones(mel: Tensor, spec: AudioSpec, first: Tensor | None = None) -> Tones:
     sides = nnf.pad(hats, (1, 1))
     magnitude = (sides[..., :-2] + hats + sides[..., 2:]).gather(-1, top)
     start = scrambled(index) if first is None else first
-    turns = advance(top, hertz * (spec.hop / spec.rate), start.expand(len(mel), -1))
-    return Tones(hertz, magnitude, turns)
+    return Tones(hertz, magnitude, advance(top, hertz * (spec.hop / spec.rate), start.expand(len(mel), -1)))
 
 
 def advance(top: Tensor, step: Tensor, first: Tensor) -> Tensor:

@@ -18,10 +18,7 @@ Conv = nn.Conv1d | nn.ConvTranspose1d | nn.Conv2d
 FEWEST = 8  # channels that a GPU's matrix units ask for
 NARROW = 2  # columns up to which a CPU's convolution takes up to five times as long as a product
 SCORES = 2**24  # of an attention at a time, on a CPU
-WIDEST, LONGEST = (
-    256,
-    8192,
-)  # numbers of a head for flash kernels; tokens up to which all shares of wider ones are kept
+WIDEST, LONGEST = 256, 8192  # numbers of a head for flash kernels; tokens up to which wider ones are products
 TAPS = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """which of three taps over doubled numbers add up to each of the four of a transposed convolution"""
 
@@ -132,8 +129,7 @@ class OneProduct(AttnProcessor2_0):
     ) -> Tensor:  # fmt: skip
         parts, x = (attn.to_q, attn.to_k, attn.to_v), hidden_states
         # an adapter in a projection's place is called as it is
-        plain = {*map(type, parts)} == {nn.Linear}
-        if not (plain and encoder_hidden_states is attention_mask is None):
+        if not ({*map(type, parts)} == {nn.Linear} and encoder_hidden_states is attention_mask is None):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
         if attn.residual_connection:
             x = attn.group_norm(x).permute(0, 2, 3, 1).flatten(1, 2)

@@ -40,8 +40,7 @@ def over_time(
 def tiles(frames: int, window: int, *, loop: bool = False) -> list[int]:
     """First latent frames of the windows that the codec decodes."""
     # a circle that is shorter than a window is gone round as often as the window needs; what overlaps is the same sound
-    stride = max(1, min(window * 3 // 4, frames // 2))
-    return starts(frames, min(window, frames), stride, circular=loop)
+    return starts(frames, min(window, frames), max(1, min(window * 3 // 4, frames // 2)), circular=loop)
 
 
 @torch.no_grad()

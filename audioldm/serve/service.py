@@ -158,8 +158,7 @@ class Service:
         """Check an edit and read its sound.   Raises AudioLDMError."""
         request.check()
         sound = self.opened(request.path)
-        length = sound.seconds + request.added
-        self.check(takes=request.takes, seed=request.seed, seconds=length, **settings)
+        self.check(takes=request.takes, seed=request.seed, seconds=sound.seconds + request.added, **settings)
         return sound
 
     def editing(self, request: EditRequest, sound: sounds.Sound, *, seed: int, **settings: Any) -> Job:

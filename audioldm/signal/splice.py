@@ -25,8 +25,7 @@ def splice(
             curve = torch.maximum(curve, (1 - away / (fade + 1)).clamp(min=0))
     curve = curve.to(base)
     up, down = ((curve * torch.pi / 2).sin(), (curve * torch.pi / 2).cos()) if power else (curve, 1 - curve)
-    mixed = down * base + up * edited
-    return torch.where(curve == 0, base, torch.where(curve == 1, edited, mixed))
+    return torch.where(curve == 0, base, torch.where(curve == 1, edited, down * base + up * edited))
 
 
 def lowpass(wave: Tensor, cutoff: float, rate: int) -> Tensor:
@@ -65,6 +64,5 @@ def attenuate(wave: Tensor, quieter: Tensor, mel: Tensor, spec: AudioSpec) -> Te
     for first in range(0, len(gain), BLOCK):
         begin, end = max(0, first - CONTEXT), min(len(gain), first + BLOCK + CONTEXT)
         values = spectrum(padded[None, begin * hop : end * hop], spec) * gain[begin:end].T
-        piece = inverse(values, spec, (end - begin) * hop)[0]
-        pieces.append(piece[(first - begin) * hop :][: BLOCK * hop])
+        pieces.append(inverse(values, spec, (end - begin) * hop)[0][(first - begin) * hop :][: BLOCK * hop])
     return torch.cat(pieces)[: len(wave)]

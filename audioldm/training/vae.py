@@ -63,8 +63,7 @@ class VaeTraining(AdversarialModule):
     def noise(self, mel: Tensor, rng: Generator) -> Tensor:
         """Normal numbers shaped as the latents of ``mel`` (B, 1, T, F)."""
         stride, channels = stride_of(self.vae), self.vae.config.latent_channels
-        shape = (len(mel), channels, *(n // stride for n in mel.shape[-2:]))
-        return self.randn(mel.new_empty(shape), rng)
+        return self.randn(mel.new_empty((len(mel), channels, *(n // stride for n in mel.shape[-2:]))), rng)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         mel = self.mel(normalise_peak(batch.wave))

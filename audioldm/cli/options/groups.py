@@ -90,9 +90,8 @@ def check_device(device: str) -> None:
     try:
         torch.empty(1, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        what = f"device={device!r} cannot be used: {reason[:120]}."
-        raise AudioLDMError(what, "Use cpu, cuda, cuda:N or mps.") from None
+        what = f"device={device!r} cannot be used: " + str(error).partition("\n")[0].rstrip(".")[:120]
+        raise AudioLDMError(f"{what}.", "Use cpu, cuda, cuda:N or mps.") from None
 
 
 class Steps(Group):

@@ -116,8 +116,7 @@ class Sounds:
 
     def place(self, *names: str) -> str:
         """The file of the first name that is there, or where it should be: the check then names it as missing."""
-        forms = (unicodedata.normalize("NFC", name) for name in names)
-        hits = filter(None, map(self.by_name.get, forms))
+        hits = filter(None, map(self.by_name.get, (unicodedata.normalize("NFC", name) for name in names)))
         return str(next(hits, None) or inside(self.folders[0], names[0]))
 
 
@@ -131,8 +130,7 @@ def licence(url: str) -> str:
 
 def words(label: str) -> str:
     """A class name as words: the first of its alternatives, without brackets ("electric guitar")."""
-    first = re.sub(r"\([^)]*\)", "", label.replace("_", " ")).split(",")[0]
-    return " ".join(first.lower().split())
+    return " ".join(re.sub(r"\([^)]*\)", "", label.replace("_", " ")).split(",")[0].lower().split())
 
 
 def listing(parts: Iterable[str]) -> str:

@@ -14,8 +14,7 @@ SPAN, LEAST = 10, 1  # seconds that the network takes at once, and from which th
 def log_mel(wave: Tensor) -> Tensor:
     """(B, N) to (B, 1, 128, T): pre-emphasis, power mel, (ln(mel + 1e-5) + 4.5) / 5."""
     wave = wave[:, 1:] - 0.97 * wave[:, :-1]
-    window = torch.hann_window(800, periodic=False)
-    spectrum = torch.stft(wave, 1024, 320, 800, window, return_complex=True)
+    spectrum = torch.stft(wave, 1024, 320, 800, torch.hann_window(800, periodic=False), return_complex=True)
     mel = kaldi_bank(128, 1024, RATE, 0.0, 15000.0).T @ spectrum.abs().square()
     return (((mel + 1e-5).log() + 4.5) / 5)[:, None]
 
