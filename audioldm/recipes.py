@@ -26,14 +26,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from audioldm.convert.reference import open_part
+from audioldm.convert.hub import cached
+from audioldm.convert.reference import open_model
 from audioldm.errors import AudioLDMError
+from audioldm.nets.unet import multiple_of
 from audioldm.paths import shipped
-from audioldm.training.memory import LARGEST, RECOMPUTED, estimate, probe
+from audioldm.training.memory import LARGEST, RECOMPUTED, kept_bytes, probe
 from audioldm.training.run_folder import RunFolder
 
 CONF, RECIPES = shipped("conf"), shipped("recipes")
-PLACES = re.compile(r"(.*\.)?(manifests|val_manifest|folder|file|val_folder|shards|path|vae|vocoder|clap)")
+PLACES = re.compile(
+    r"(.*\.)?(manifests|val_manifest|folder|file|val_folder|shards|path|vae|vocoder|clap|model)"
+)
 """keys whose texts name files or folders"""
 
 
@@ -216,12 +220,11 @@ def resolve_batch_size(cfg: DictConfig) -> None:
     cfg.batch_size = cfg.data.batch_size = size if isinstance(size, int) else fitting(cfg)
 
 
-def fitting(cfg: DictConfig, *, limit: int | None = None) -> int:
+def fitting(cfg: DictConfig, *, limit: int = LARGEST) -> int:
     """The batch size up to ``limit`` that a device's memory holds, by real steps in processes of their own."""
     forks = sys.platform == "linux" and cfg.trainer.accelerator == "cpu"
     settings = {key: cfg.trainer[key] for key in ("accelerator", "precision")}
-    method = "fork" if forks else "spawn"
-    return probe(partial(build, cfg), limit=limit or LARGEST, method=method, devices=1, **settings)
+    return probe(partial(build, cfg), limit=limit, method="fork" if forks else "spawn", devices=1, **settings)
 
 
 def nets(cfg: DictConfig) -> dict[str, Any]:
@@ -238,22 +241,35 @@ def parameters(cfg: DictConfig) -> dict[str, int]:
 
 
 def memory(cfg: DictConfig) -> str:
-    """What training a latent U-Net takes of memory in bfloat16: a recipe's own, or that of a model on this machine."""
-    task = cfg.task
-    further = task.get("_target_", "").endswith(".FineTune") and Path(task.model or ".").exists()
-    unet = open_part(task.model or "embedded", "unet").to("meta") if further else nets(cfg).get("unet")
+    """What training a latent U-Net, a recipe's or of a model that is here, takes in bfloat16; what the GPU holds."""
+    task, spec, usual = cfg.task, instantiate(cfg.spec), 10.24
+    if further := task.get("_target_", "").endswith(".FineTune"):
+        ref = task.model or "embedded"
+        if (place := ref if ref == "embedded" else cached(ref)) is None:
+            return f"not known before {ref} is here"
+        model = open_model(place)
+        unet, spec, usual = model.unet.to("meta"), model.spec, model.defaults.seconds
+    elif not isinstance(unet := nets(cfg).get("unet"), UNet2DConditionModel):
+        return ""
+    seconds = cfg.data.get("seconds") or usual
     averages = (cfg.callbacks.ema.decay is not None) + 2 * (cfg.callbacks.power_ema.every is not None)
-    # weights; gradients and AdamW's two averages; averages, and the weights beside them in a validation
+    # weights; gradients and AdamW's two averages; averages, and the weights beside them in a validation; in float32
     copies = 1 + 3 * (not further or task.kind == "full") + averages + bool(averages)
-    seconds, share = cfg.data.get("seconds") or 10.24, RECOMPUTED if cfg.speed.checkpointing else 1.0
-    latent = isinstance(unet, UNet2DConditionModel)
-    return estimate(unet, instantiate(cfg.spec), seconds, copies, share) if latent else ""
+    fixed = 4 * copies * sum(value.numel() for value in unet.parameters())
+    shape = unet.config.in_channels, *spec.latent_shape(seconds, multiple_of(unet))[1:]
+    clip = kept_bytes(unet, shape) * (RECOMPUTED if cfg.speed.checkpointing else 1.0)
+    line = f"about {fixed / 2**30:.1f} GiB, and {clip / 2**30:.2g} for each clip of {seconds:g} s in a batch"
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        room = max(0, int((card.total_memory - 2**30 - fixed) / clip))  # a GiB is the driver's
+        line += f"; {card.name} ({card.total_memory / 2**30:.0f} GiB) holds {room} clips"
+    return line
 
 
 def missing(cfg: DictConfig) -> list[str]:
     """What a configuration names and is not there, but for addresses, ids of the hub, and the run's own output."""
     pairs = numbers(OmegaConf.to_container(cfg))
     named = dict.fromkeys(value for path, value in pairs if isinstance(value, str) and PLACES.fullmatch(path))
-    elsewhere = re.compile(r"(?!runs/|data/)(.*:.*|[\w.-]+/[\w.-]+)")
+    elsewhere = re.compile(r"(?!runs/|data/)(.*:.*|[\w.-]+/[\w.@-]+|embedded)")
     known = (p for p in named if not elsewhere.fullmatch(p) and not Path(p).is_relative_to(cfg.run_dir))
     return [path for path in known if not (glob(path) or Path(path).exists())]

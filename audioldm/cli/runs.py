@@ -97,10 +97,10 @@ def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -
     del experiment
     memory.release()
     size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
-    as_large = f"with accumulate={-(-cfg.batch_size // size)} a step is as large as before"
-    kept = "The last good state is kept, but other settings need another run_dir or --fresh."
-    what = f"Out of memory at batch_size={cfg.batch_size}."
-    raise AudioLDMError(what, f"batch_size={size} fits; {as_large}. {kept}", code=1)
+    rest = " speed.graph=false" * cfg.speed.graph + " in another run_dir"  # a recorded step is one batch
+    large = f"accumulate={-(-cfg.accumulate * cfg.batch_size // size)}{rest}"
+    use = f"batch_size={size} fits: the same command goes on with it from the last state. As large steps: {large}"
+    raise AudioLDMError(f"Out of memory at batch_size={cfg.batch_size}.", f"{use}.", code=1)
 
 
 def show_results(cfg: omegaconf.DictConfig, module: Any) -> None:

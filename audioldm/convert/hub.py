@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import constants, errors, snapshot_download
+from huggingface_hub import constants, errors, snapshot_download, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from audioldm.convert.checkpoint import TANGO_FILES, TANGO_MAIN
@@ -73,6 +73,17 @@ def pinned(repo: str) -> str | None:
     """The commit of the cache's main branch, if it is there."""
     main = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "refs", "main")
     return main.read_text(encoding="utf-8").strip() or None if main.is_file() else None
+
+
+def cached(ref: str) -> Path | None:
+    """A path that is there, or a model's folder in the cache; None where neither is."""
+    if Path(ref).exists():
+        return Path(ref)
+    repo, _, revision = ref.partition("@")
+    with suppress(errors.HFValidationError):
+        file = try_to_load_from_cache(repo, TOP[0], revision=revision or None)
+        return Path(file).parent if isinstance(file, str) else None
+    return None
 
 
 def fetch_files(

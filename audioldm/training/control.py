@@ -58,8 +58,7 @@ class ControlTraining(LatentDiffusion):
         """The frozen U-Net, steered by each window's own map or sound."""
         call = net_call(self.unet)
         if isinstance(self.control, IPAdapter):
-            around: NetCall = AudioPromptControl(self.control, batch.audio).around(call, self.unet)
-            return around
+            return AudioPromptControl(self.control, batch.audio).around(call, self.unet)
         if batch.curve is None:
             raise AudioLDMError(f"The data has no map {self.control.config.map!r}.", "Set data.map.")
         picture = pictures(self.control.config.map, batch.curve, self.spec)

@@ -232,8 +232,7 @@ def from_shards(
     buffer: int = 500, seed: int = 0, **settings: Any,
 ) -> DataModule:  # fmt: skip
     """``shards`` are paths, patterns such as data/shards/*.tar, or addresses; validation comes from a manifest."""
-    paths = expand(shards)
-    if not paths:
+    if not (paths := expand(shards)):
         raise AudioLDMError(f"{list(shards)} match no shard.", "Write some with `audioldm data shard`.")
     val = held_out(read(val_manifest, split="val") if val_manifest else [], spec, seconds, seed)
     return DataModule(partial(Shards, paths, spec, seconds, seed=seed, buffer=buffer), val, **settings)

@@ -7,7 +7,7 @@ of its own.   B batch, N samples, D embedding, L tokens, E their width.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import torch
@@ -126,9 +126,10 @@ class Nets:
         self.known = dict[str, tuple[Tensor, Tensor | None]]()
 
     @torch.no_grad()
-    def start(self, wave: Tensor, texts: Sequence[str]) -> tuple[list[Tensor], Any]:
+    def start(self, wave: Tensor, every: Sequence[dict[str, Any]]) -> tuple[list[Tensor], Any]:
         """Begin to encode waves (B, 1, N): mean, std, audio (B, D) where there is a tower, after a GPU's event."""
-        if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
+        texts = dict.fromkeys(text for about in every for text in about["texts"])
+        if new := [text for text in texts if text not in self.known]:
             self.known.update(zip(new, self.texts(new), strict=True))
         gpu, wave = self.device.type == "cuda", wave.to(self.device, non_blocking=True)
         mel = self.log_mel(wave)
@@ -156,14 +157,11 @@ def encoded(windows: Windows, nets: Nets, *, workers: int = 0) -> Iterator[Encod
     """Every window encoded; a clip with the empty caption has the sound's embedding in place of its caption's."""
     ahead, pin = AHEAD if workers else None, nets.device.type == "cuda"
     loader = DataLoader(windows, batch_size=None, num_workers=workers, prefetch_factor=ahead, pin_memory=pin)
-    before = None
-    for _, (wave, every) in zip(counted(windows.batches, "windows", len), loader, strict=True):
-        now = every, *nets.start(wave, [text for about in every for text in about["texts"]])
-        if before is not None:
-            yield from nets.taken_apart(*before)
-        before = now
-    if before is not None:
-        yield from nets.taken_apart(*before)
+    batches = zip(counted(windows.batches, "windows", len), loader, strict=True)
+    begun: Iterator[Any] = ((every, *nets.start(wave, every)) for _, (wave, every) in batches)
+    # the next is begun before one is taken apart
+    for now, _ in pairwise(chain(begun, [None])):
+        yield from nets.taken_apart(*now)
 
 
 def text_encoder(clap: Any, t5: T5TextEncoder | None = None) -> TextEncoder:

@@ -6,17 +6,17 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 
 from audioldm.batch import Condition
 from audioldm.errors import AudioLDMError, without_memory
-from audioldm.nets.unet import LatentUNet, multiple_of, net_call
-from audioldm.spec import AudioSpec
+from audioldm.nets.unet import LatentUNet, net_call
 from audioldm.training.ema import Averages
 
 LARGEST = 4096
@@ -78,26 +78,11 @@ def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def estimate(unet: LatentUNet, spec: AudioSpec, seconds: float, copies: int, share: float = 1.0) -> str:
-    """What training a U-Net, on the meta device, takes of memory, and the batch that the GPU which is here holds.
-
-    ``copies`` of its weights in float32 lie there; ``share`` of what a call keeps is kept.
-    """
-    fixed = 4 * copies * sum(value.numel() for value in unet.parameters())
-    shape = unet.config.in_channels, *spec.latent_shape(seconds, multiple_of(unet))[1:]
-    clip = kept_bytes(unet, shape) * share
-    line = f"about {fixed / 2**30:.1f} GiB, and {clip / 2**30:.2g} for each clip of {seconds:g} s in a batch"
-    if torch.cuda.is_available():
-        card = torch.cuda.get_device_properties(0)
-        room = max(0, int((card.total_memory - 2**30 - fixed) / clip))  # a GiB is the driver's
-        line += f"; {card.name} ({card.total_memory / 2**30:.0f} GiB) holds {room} clips"
-    return line
-
-
-def release() -> None:
+def release() -> int:
+    """Give memory back; how many bytes of a GPU this process keeps."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved()
 
 
 def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
@@ -113,13 +98,13 @@ def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
     steps = 5 if module.speed.graph else 2 * module.accumulate  # three before a recording, itself, a replay
     trainer |= {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 1, "benchmark": False}
     trainer |= {"barebones": True, "use_distributed_sampler": False}
-    gpu = trainer.get("accelerator") == "gpu"
+    gpu, held = trainer.get("accelerator") == "gpu", list[int]()  # a recording keeps its gaps, too
+    trainer["callbacks"] = [LambdaCallback(on_train_end=lambda *_: held.append(release()))]
     try:
         module.configure_model()
-        callbacks = [one for one in experiment.trainer.callbacks if isinstance(one, Averages)]
-        names = [name for one in callbacks for name in one.shares() if gpu]
-        copies = range(len(names) + bool(names))  # the weights themselves lie beside while it validates
-        beside = [p.to("cuda", copy=True) for p in module.averaged.parameters() for _ in copies]
+        copies = sum(len(one.shares()) for one in experiment.trainer.callbacks if isinstance(one, Averages))
+        copies += bool(copies)  # the weights themselves lie beside while it validates
+        beside = [p.to("cuda", copy=True) for p in module.averaged.parameters() for _ in range(copies * gpu)]
         with torch.compiler.set_stance("force_eager"):
             L.Trainer(**trainer).fit(module, data)
         del beside
@@ -127,7 +112,7 @@ def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
             return 1.0
         free, total = torch.cuda.mem_get_info()
         room = min(free + torch.cuda.memory_reserved(), total * torch.cuda.get_per_process_memory_fraction())
-        return torch.cuda.max_memory_allocated() / room
+        return max(torch.cuda.max_memory_allocated(), *held) / room
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise
@@ -143,39 +128,37 @@ EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 
 
 def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> float:
+    """Of 0 clips it only builds."""
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return memory_share(EXPERIMENT[0], size, **trainer) or os._exit(1)
+    return 0.0 if size == 0 else memory_share(EXPERIMENT[0], size, **trainer) or os._exit(1)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
     """The batch size to use: on a GPU by ``batch_by_share``, or the largest less a 32nd; else less a quarter.
 
-    What is left is for fragments, and for what else runs.
-
-    Trials run in a process that leaves no memory behind.   A size that does not fit ends it: half a recording may stay,
-    native code that meets a full memory may crash, and the kernel may kill.
+    What is left is for fragments, and for what else runs.   Trials run in a process that leaves no memory behind.   A
+    size that does not fit ends it: half a recording may stay, native code may crash, and the kernel may kill.
     ``build`` makes an experiment.   ``method``: how processes start; a GPU's state forbids "fork", and "spawn" pickles
     ``build``.   Raises AudioLDMError where not even one clip fits, and what the experiment has against itself.
     """
+    gpu, context = trainer.get("accelerator") == "gpu", multiprocessing.get_context(method)
     pools: list[ProcessPoolExecutor] = []
     with ExitStack() as stack:
 
         def trial(size: int) -> float:
-            if not pools:
-                context = multiprocessing.get_context(method)
+            while len(pools) <= (method == "spawn"):  # the next one imports while this one tries
                 pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
-            try:
+                pools[-1].submit(attempt, build, 0, trainer)
+            with suppress(BrokenProcessPool):
                 return pools[0].submit(attempt, build, size, trainer).result()
-            except BrokenProcessPool:
-                pools.clear()
-                return 0.0
+            del pools[0]
+            return 0.0
 
-        gpu = trainer.get("accelerator") == "gpu"
-        if gpu and (size := batch_by_share(trial, limit=limit)):
+        if size := gpu and batch_by_share(trial, limit=limit):
             return size
         size = largest_batch(trial, limit=limit)
     if size == 0:
         hint = "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, a smaller net."
         raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
-    return max(1, size - size // (32 if gpu else 4))
+    return size - size // (32 if gpu else 4)

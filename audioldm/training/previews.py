@@ -53,8 +53,7 @@ class Listen(L.Callback):
         seed: int = 0, **sampling: Any,
     ) -> None:  # fmt: skip
         self.prompts, self.every, self.folder, self.seed = prompts, every, Path(folder), seed
-        usual = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing"}
-        self.sampling = {**usual, **sampling}
+        self.sampling = {"steps": 25, "guidance": 3.0, "sampler": "dpmpp_2m", "grid": "trailing", **sampling}
         Sampling().merged(**self.sampling)  # refused now
         try:
             self.parts: dict[str, Any] = {kind: open_part(ref, kind) for kind, ref in (parts or {}).items()}
@@ -98,8 +97,7 @@ def show(trainer: L.Trainer, folder: Path, name: str, item: Tensor, batch: int, 
     path.parent.mkdir(parents=True, exist_ok=True)
     boards: Any = [log.experiment for log in trainer.loggers if isinstance(log, TensorBoardLogger)]
     if name.startswith("wave/"):
-        wave = item.clamp(-1, 1)
-        sf.write(path.with_suffix(".wav"), wave.numpy(), rate)
+        sf.write(path.with_suffix(".wav"), (wave := item.clamp(-1, 1)).numpy(), rate)
         for board in boards:
             board.add_audio(name, wave, batch, rate)
     else:

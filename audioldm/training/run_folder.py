@@ -111,8 +111,8 @@ def locked(folder: Path) -> BaseFileLock:
 class RunFolder(L.Callback):
     """Locks the run's folder, and writes what the run is made with: config.yaml, overrides.txt, provenance.json.
 
-    The same command resumes, perhaps with more batches; other settings (``config``, resolved YAML) or changed data are
-    refused.   ``fresh`` drops the state that is there; ``report`` takes a line for the user.
+    The same command resumes, perhaps with more batches, or of another size; other settings (``config``, resolved
+    YAML) or changed data are refused.   ``fresh`` drops the state that is there; ``report`` takes a line for the user.
     """
 
     folder: Path
@@ -155,8 +155,8 @@ class RunFolder(L.Callback):
 
     def resumed(self, settings: Path, begun: Path, about: dict[str, Any]) -> dict[str, Any]:
         """The provenance of a run that goes on.   Raises AudioLDMError where its settings or its data changed."""
-        there = settings.is_file()
-        if there and not goes_on(settings.read_text(encoding="utf-8", errors="replace"), self.config):
+        before = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else self.config
+        if not goes_on(before, self.config):
             hint = "Repeat its command (or with more batches), choose run_dir=..., or pass --fresh."
             raise AudioLDMError(f"{self.folder} holds a run with other settings.", hint)
         first = read_provenance(begun) if begun.is_file() else {}
@@ -177,11 +177,12 @@ class RunFolder(L.Callback):
 
 
 def goes_on(before: str, now: str) -> bool:
-    """Whether two configurations are the same, but for a number of batches that grew.
+    """Whether two configurations are the same, but for the clips of a batch, and a number of batches that grew.
 
     >>> goes_on("seed: 0\\nbatches: 4\\n", "seed: 0\\nbatches: 8\\n"), goes_on("batches: 4\\n", "batches: 2\\n")
     (True, False)
     """
+    before, now = (re.sub(r"(?m)^( *batch_size: )\d+$", r"\1", text) for text in (before, now))
     first, last = (re.search(r"^batches: (\d+)$", text, re.M) for text in (before, now))
     if before == now or first is None or last is None or int(last[1]) < int(first[1]):
         return before == now
@@ -220,12 +221,9 @@ def provenance(recipe: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout that ``folder`` lies in, and its changed files; None outside a checkout or without git."""
-
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.rstrip()
-
+    about: Any = {"capture_output": True, "text": True, "check": True, "timeout": 30}
     with suppress(OSError, subprocess.SubprocessError):
-        ask("ls-files", "--error-unmatch", "__init__.py")
-        return {"commit": ask("rev-parse", "HEAD"), "changed": ask("status", "--porcelain").splitlines()}
+        words = ("ls-files --error-unmatch __init__.py", "rev-parse HEAD", "status --porcelain")
+        answers = [subprocess.run(["git", "-C", str(folder), *one.split()], **about).stdout for one in words]
+        return {"commit": answers[1].rstrip(), "changed": answers[2].rstrip().splitlines()}
     return None

@@ -148,8 +148,7 @@ def record(module: TrainingModule) -> None:
     target: Any = module
     step: Callable[..., Terms] = target.step
 
-    def progress() -> Any:
-        return module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress = lambda: module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress  # noqa: E731
 
     def descended(*inputs: Any, **options: Any) -> Terms:
         terms = step(*inputs, **options)

@@ -141,6 +141,5 @@ class VocoderTraining(AdversarialModule):
     @torch.no_grad()
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         wave = self.prepared(batch)
-        mel = self.mel(wave)
-        output = vocode(self.vocoder, mel)
+        output = vocode(self.vocoder, mel := self.mel(wave))
         return {"wave/real": wave, "wave/output": output, "mel/real": mel, "mel/output": self.mel(output)}

@@ -1,12 +1,14 @@
 """The ladder for finding faults, previews, dry runs, and what the command line says about them."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 
+import audioldm
 from audioldm import recipes
 from audioldm.training.callbacks import StopAfter
 from tests.training.test_kill import make_cache
@@ -54,7 +56,7 @@ def test_a_dry_run_tells_sizes_and_gaps_and_makes_nothing(command, capsys):
     assert not Path("runs").exists()
 
 
-def test_a_dry_run_estimates_what_is_trained_and_what_lies_beside(tiny_model):
+def test_a_dry_run_estimates_what_is_trained_and_what_lies_beside(tiny_model, tmp_path, monkeypatch):
     def numbers(recipe, *words):
         return [float(n) for n in re.findall(r"\d+\.?\d*", recipes.memory(recipes.load(recipe, words)))][:2]
 
@@ -63,8 +65,19 @@ def test_a_dry_run_estimates_what_is_trained_and_what_lies_beside(tiny_model):
     assert plain == 2.8 and averaged == 5.5 and clip == same  # 4 and 8 copies of 185 M numbers in float32
     assert numbers("audiocaps/ldm_s", "speed.checkpointing=true")[1] < 0.4 * clip
     tuned = ["data.folder=.", f"ref={tiny_model}"]
-    assert recipes.memory(recipes.load("finetune/audioldm", tuned)).startswith("about")
-    assert recipes.memory(recipes.load("finetune/audioldm", ["ref=owner/not-here", "data.folder=."])) == ""
+    line = recipes.memory(recipes.load("finetune/audioldm", tuned))
+    assert line.startswith("about")
+    # of its own length
+    assert f"{audioldm.AudioLDM.from_pretrained(tiny_model).defaults.seconds:g} s" in line
+    monkeypatch.setattr("audioldm.convert.hub.constants.HF_HUB_CACHE", tmp_path)
+    home = tmp_path / "models--owner--name"
+    shutil.copytree(tiny_model, home / "snapshots" / "c0")
+    asked = recipes.load("finetune/audioldm", ["ref=owner/name", "data.folder=."])
+    assert recipes.memory(asked) == "not known before owner/name is here" and not recipes.missing(asked)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("c0")
+    assert recipes.memory(asked) == line
+    assert recipes.missing(recipes.load("finetune/audioldm", ["ref=no.ckpt", "data.folder=."])) == ["no.ckpt"]
 
 
 def test_the_bar_counts_batches_across_resumes_and_nothing_else_is_said(command, capsys, monkeypatch):

@@ -74,6 +74,13 @@ def test_what_is_no_number_of_batches_is_another_setting():
     assert not goes_on("batches: 4\nval_batches: 1", "batches: 4\nval_batches: 2")
 
 
+def test_a_run_goes_on_with_smaller_batches(tmp_path):
+    """As it must where the memory has become too small for the old ones."""
+    run("tiny/vae", tmp_path, 2, "batch_size=4")
+    assert int(run("tiny/vae", tmp_path, 4, "batch_size=1").batch_count) == 4
+    assert "batch_size: 1\n" in (tmp_path / "config.yaml").read_text()
+
+
 def test_a_finished_run_can_be_lengthened(tmp_path):
     """With a constant rate it equals the longer run; provenance says that it went on."""
     constant = "task.optim.schedule=constant"
