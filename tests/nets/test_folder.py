@@ -44,6 +44,15 @@ def test_half_precision_on_disk_comes_back_as_float32(tmp_path):
     assert load_component(tmp_path).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", BUILDS)
+def test_what_a_file_will_replace_is_not_drawn(name: str, tmp_path):
+    """transformers puts initialisers of its own in the place of torch's."""
+    save_component(BUILDS[name](), tmp_path)
+    before = torch.get_rng_state()
+    load_component(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_damage_is_told_in_one_line(tmp_path):
     save_component(BUILDS["vae"](), tmp_path)
     path = weight_file(tmp_path)
