@@ -21,7 +21,7 @@ from audioldm.cli.clips import Clip
 from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Pipe, Steps
-from audioldm.cli.startup import beside, later, wake_gpu
+from audioldm.cli.startup import BEGUN, beside, later, wake_gpu
 from audioldm.errors import AudioLDMError
 from audioldm.spec import AudioSpec
 
@@ -81,6 +81,8 @@ class Making(Command):
         if self.output.figure:
             beside(lambda: picture.Picture)
         pipe, guidance = self.model.load(), self.guidance
+        while BEGUN:  # CUDA may not be used beside the recording of a graph
+            BEGUN.pop().shutdown()
         config, negative = guidance.config(self.model), guidance.negative
         settings = {**vars(pipe.defaults), **self.sampling.named(), "negative": negative}
         settings |= {} if guidance.guidance is None else {"guidance": guidance.guidance}

@@ -14,6 +14,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+BEGUN = list[Any]()  # executors of what is done ahead
 PAUSE = 0.05  # Seconds until an ignored interrupt is tried again, which has left the callback by then
 
 
@@ -64,10 +65,9 @@ def loading() -> Iterator[None]:
 
 
 def beside(work: Callable[[], Any]) -> None:
-    """Do ``work`` ahead in a thread; what goes wrong there is met again where it is needed."""
-    pool = Later("concurrent.futures").ThreadPoolExecutor(1)
-    pool.submit(work)
-    pool.shutdown(wait=False)
+    """Do ``work`` ahead in a thread of ``BEGUN``; what goes wrong there is met again where it is needed."""
+    BEGUN.append(Later("concurrent.futures").ThreadPoolExecutor(1))
+    BEGUN[-1].submit(work)
 
 
 def wake_gpu() -> None:
