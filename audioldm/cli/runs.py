@@ -76,7 +76,8 @@ class Train(Command):
 def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -> None:
     """One training; a full memory is answered with the batch size that fits, a full disk with what to do."""
     if cfg.batch_size == "auto":
-        recipes.resolve_batch_size(cfg)
+        with waiting("trying batch sizes"):
+            recipes.resolve_batch_size(cfg)
     with waiting("reading the data and the nets"):
         experiment = recipes.build(cfg, overrides, fresh=fresh or bool(cfg.debug), report=note)
     try:
@@ -96,7 +97,9 @@ def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -
     experiment.module.trainer = None
     del experiment
     memory.release()
-    size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
+    say(f"batch_size={cfg.batch_size} ran out of memory; looking for one that fits.")
+    with waiting("trying batch sizes"):
+        size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
     rest = " speed.graph=false" * cfg.speed.graph + " in another run_dir"  # a recorded step is one batch
     large = f"accumulate={-(-cfg.accumulate * cfg.batch_size // size)}{rest}"
     use = f"batch_size={size} fits: the same command goes on with it from the last state. As large steps: {large}"
@@ -128,12 +131,11 @@ def print_plan(cfg: omegaconf.DictConfig, *, sizes: bool) -> None:
     print(omegaconf.OmegaConf.to_yaml(cfg))
     if not sizes:
         return
-    for part, count in recipes.parameters(cfg).items():
-        note(f"{part}: {count / 1e6:.3f} M parameters")
+    note(*(f"{part}: {count / 1e6:.3f} M parameters" for part, count in recipes.parameters(cfg).items()))
     if size := recipes.memory(cfg):
         note(f"memory: {size}")
-    for path in recipes.missing(cfg):
-        note(f"missing: {path} (audioldm recipes {cfg.recipe} says how to make it)")
+    use = f"(audioldm recipes {cfg.recipe} says how to make it)"
+    note(*(f"missing: {path} {use}" for path in recipes.missing(cfg)))
     state = Path(cfg.run_dir) / "checkpoints" / "last.ckpt"
     note(f"would {'resume' if state.exists() else 'begin'} {cfg.run_dir}: {cfg.batches} batches")
 
@@ -146,8 +148,7 @@ def compare_ends(metrics: Sequence[dict[str, float]]) -> None:
     first, last = (sum(row[loss] for row in part) / few for part in (rows[:few], rows[-few:]))
     note(f"{loss} on one batch: {first:.4g} at first, {last:.4g} at last ({len(rows)} batches)")
     if not last < 0.95 * first:  # a twentieth: the noise of the draws moves it by less
-        hint = "The part does not learn: try another task.lr first."
-        raise AudioLDMError(f"{loss} did not fall on a single batch.", hint, code=1)
+        raise AudioLDMError(f"{loss} did not fall on a single batch.", "Try another task.lr first.", code=1)
 
 
 class Recipes(Command):
@@ -165,8 +166,7 @@ class Recipes(Command):
         name, known = self.name, {one: recipes.RECIPES / f"{one}.yaml" for one in recipes.names()}
         if name is None:
             width = max(map(len, known), default=0)
-            for recipe, path in known.items():
-                print(f"{recipe:<{width}}  {summary(path)}")
+            print(*(f"{recipe:<{width}}  {summary(path)}" for recipe, path in known.items()), sep="\n")
         elif name in known:
             print(known[name].read_text(encoding="utf-8"), end="")
         else:

@@ -20,6 +20,7 @@ from audioldm.nets.unet import LatentUNet, net_call
 from audioldm.training.ema import Averages
 
 LARGEST = 4096
+Shares = tuple[float, float]  # of a memory: what lies there between steps, and the most taken; 0: too little
 RECOMPUTED = 0.3  # of what a clip keeps, with checkpointing; measured .27 (S, M) and .31 (L)
 
 
@@ -39,19 +40,23 @@ def largest_batch(fits: Callable[[int], float], *, limit: int = LARGEST) -> int:
     return good
 
 
-def batch_by_share(share: Callable[[int], float], *, limit: int = LARGEST) -> int:
-    """A size whose steps take some nine tenths of a memory, by the ``share`` of it that two small ones took, tried too.
+def batch_by_share(shares: Callable[[int], Shares], *, limit: int = LARGEST) -> int:
+    """A size whose steps take some nine tenths of a memory, by the ``shares`` that a small one took, tried too.
 
-    0 where it cannot be told so.   The share grows evenly; what is left is lost to fragments.
+    0 where none of the small ones fits.   The share grows evenly; what is left is lost to fragments.
 
-    >>> batch_by_share(lambda n: share if (share := 0.1 + 0.01 * n) < 0.95 else 0.0)
-    81
+    >>> batch_by_share(lambda n: (1 / 8, share) if (share := 1 / 8 + n / 128) < 0.95 else (0.0, 0.0))
+    100
     """
-    few, more = (share(size) if size < limit else 0.0 for size in (4, 16))
-    size = int(0.9 * min(limit, 16 + 12 * (1 - more) / (more - few))) if 0 < few < more else 0
-    while size > 16 and not share(size):
-        size = int(0.95 * size)
-    return size if size > 16 else 0
+    for few in (32, 8, 2):
+        rest, most = shares(few) if few < limit else (0.0, 0.0)
+        if most:
+            size = int(0.9 * min(limit, few * (1 - rest) / max(most - rest, 1e-9)))
+            while size > few and not shares(size)[1]:
+                size = int(0.9 * size)
+            return max(size, few)
+        limit = min(limit, few - 1)
+    return 0
 
 
 def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
@@ -78,28 +83,27 @@ def kept_bytes(unet: LatentUNet, shape: Sequence[int]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def release() -> int:
-    """Give memory back; how many bytes of a GPU this process keeps."""
+def release() -> tuple[int, int]:
+    """Give memory back; how many bytes of a GPU tensors have, and how many this process keeps."""
     gc.collect()
     torch.cuda.empty_cache()
-    return torch.cuda.memory_reserved()
+    return torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 
 
-def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
-    """The share of a GPU's memory that training steps at ``size`` clips, and a validation, took at most; 0: too little.
+def memory_shares(experiment: Any, size: int, **trainer: Any) -> Shares:
+    """What training steps at ``size`` clips, and a validation, took of a GPU's memory; 0 and 1 on a CPU.
 
-    1 on a CPU.   Weights and optimiser are used up by it.   The count of batches is set to where every loss is in play.
+    Weights and optimiser are used up by it.   The count of batches is set to where every loss is in play.
     Nothing is compiled nor searched for: that takes minutes for a dozen sizes, and memory is much the same.   Steps
     are recorded where the run's are, and copies of the weights lie beside, as many as averages and a validation hold.
     """
     module, data = experiment.module, experiment.data
-    module.batch_count = getattr(module, "adversarial_start", 0)
-    data.batch_size = size
+    module.batch_count, data.batch_size = getattr(module, "adversarial_start", 0), size
     steps = 5 if module.speed.graph else 2 * module.accumulate  # three before a recording, itself, a replay
     trainer |= {"max_epochs": 1, "limit_train_batches": steps, "limit_val_batches": 1, "benchmark": False}
     trainer |= {"barebones": True, "use_distributed_sampler": False}
     gpu, held = trainer.get("accelerator") == "gpu", list[int]()  # a recording keeps its gaps, too
-    trainer["callbacks"] = [LambdaCallback(on_train_end=lambda *_: held.append(release()))]
+    trainer["callbacks"] = [LambdaCallback(on_train_end=lambda *_: held.extend(release()))]
     try:
         module.configure_model()
         copies = sum(len(one.shares()) for one in experiment.trainer.callbacks if isinstance(one, Averages))
@@ -109,14 +113,14 @@ def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
             L.Trainer(**trainer).fit(module, data)
         del beside
         if not gpu:
-            return 1.0
-        free, total = torch.cuda.mem_get_info()
+            return 0.0, 1.0
+        (rest, kept), (free, total) = held, torch.cuda.mem_get_info()
         room = min(free + torch.cuda.memory_reserved(), total * torch.cuda.get_per_process_memory_fraction())
-        return max(torch.cuda.max_memory_allocated(), *held) / room
+        return rest / room, max(torch.cuda.max_memory_allocated(), kept) / room
     except (RuntimeError, MemoryError) as error:
         if not without_memory(error):
             raise
-        return 0.0
+        return 0.0, 0.0
     finally:
         module.zero_grad(set_to_none=True)
         if module.recorded:
@@ -127,15 +131,16 @@ def memory_share(experiment: Any, size: int, **trainer: Any) -> float:
 EXPERIMENT: list[Any] = []  # in a process of trials: the experiment, built once
 
 
-def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> float:
+def attempt(build: Callable[[], Any], size: int, trainer: dict[str, Any]) -> Shares:
     """Of 0 clips it only builds."""
     if not EXPERIMENT:
         EXPERIMENT.append(build())
-    return 0.0 if size == 0 else memory_share(EXPERIMENT[0], size, **trainer) or os._exit(1)
+    shares = memory_shares(EXPERIMENT[0], size, **trainer) if size else (0.0, 1.0)
+    return shares if shares[1] else os._exit(1)
 
 
 def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trainer: Any) -> int:
-    """The batch size to use: on a GPU by ``batch_by_share``, or the largest less a 32nd; else less a quarter.
+    """The batch size to use: on a GPU by ``batch_by_share``, elsewhere the largest less a quarter.
 
     What is left is for fragments, and for what else runs.   Trials run in a process that leaves no memory behind.   A
     size that does not fit ends it: half a recording may stay, native code may crash, and the kernel may kill.
@@ -146,19 +151,18 @@ def probe(build: Callable[[], Any], *, limit: int = LARGEST, method: str, **trai
     pools: list[ProcessPoolExecutor] = []
     with ExitStack() as stack:
 
-        def trial(size: int) -> float:
+        def trial(size: int) -> Shares:
             while len(pools) <= (method == "spawn"):  # the next one imports while this one tries
                 pools.append(stack.enter_context(ProcessPoolExecutor(1, mp_context=context)))
                 pools[-1].submit(attempt, build, 0, trainer)
             with suppress(BrokenProcessPool):
                 return pools[0].submit(attempt, build, size, trainer).result()
             del pools[0]
-            return 0.0
+            return 0.0, 0.0
 
-        if size := gpu and batch_by_share(trial, limit=limit):
-            return size
-        size = largest_batch(trial, limit=limit)
+        size = batch_by_share(trial, limit=limit) if gpu else 0
+        size = size or largest_batch(lambda size: trial(size)[1], limit=limit)
     if size == 0:
         hint = "Use shorter seconds, speed.checkpointing=true, trainer.precision=bf16-mixed, a smaller net."
         raise AudioLDMError("Not even one clip fits the memory.", hint, code=1)
-    return size - size // (32 if gpu else 4)
+    return size if gpu else size - size // 4

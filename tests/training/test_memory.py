@@ -78,14 +78,14 @@ def test_signs_of_a_full_memory_and_a_search_that_asks_little():
 
 
 def experiment() -> SimpleNamespace:
-    """Nothing is asked of it here: ``memory_share`` is another."""
+    """Nothing is asked of it here: ``memory_shares`` is another."""
     return SimpleNamespace(module=None, data=None)
 
 
 def test_a_size_that_ends_the_process_does_not_fit(monkeypatch):
     """As native code that meets a full memory may, and as the kernel does."""
-    ends = lambda experiment, size: size <= 10 or os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    monkeypatch.setattr(memory, "memory_share", ends)
+    ends = lambda experiment, size: (0.0, size <= 10 or os.kill(os.getpid(), signal.SIGKILL))  # noqa: E731
+    monkeypatch.setattr(memory, "memory_shares", ends)
     assert probe(experiment, method="fork") == 8  # 10, less a quarter
 
 
@@ -95,32 +95,35 @@ def test_trials_step_and_validate_as_the_run_does(settings):
     module = experiment.module
     module.on_train_batch_end = lambda *args: seen.append("step")
     module.validation_step = lambda *args: seen.append("validation")
-    assert memory.memory_share(experiment, 2, accelerator="cpu", devices=1) == 1
+    assert memory.memory_shares(experiment, 2, accelerator="cpu", devices=1) == (0, 1)
     assert seen == ["step"] * 5 + ["validation"] and module.recorded
 
 
 def test_a_gpu_is_asked_a_few_times():
-    def share(clip, *, rest, most):
+    def shares(clips, *, rest, most):
         """Of a memory of which a share ``most`` can be used."""
-        asked.append(clip)
-        part = rest + clip / 100
-        return part if part < most else 0.0
+        asked.append(clips)
+        part = rest + clips / 100
+        return rest, part if part < most else 0.0
 
-    for rest, most, least in ((0.1, 0.96, 81), (0.1, 0.8, 60), (0.5, 0.9, 35)):
+    cases = ((0.1, 0.96, 80, 2), (0.1, 0.8, 63, 4), (0.5, 0.9, 39, 3), (0.7, 0.97, 24, 4))
+    for rest, most, least, times in cases:
         asked: list[int] = []
-        size = batch_by_share(partial(share, rest=rest, most=most))
-        assert least <= size and rest + size / 100 < most and len(asked) < 8
-    # too few clips to tell, a limit, and shares that do not grow
-    assert batch_by_share(lambda n: n < 10 and 0.08 * n) == 0
-    assert batch_by_share(lambda n: 0.001 * n, limit=40) == 36
-    assert batch_by_share(lambda n: 0.5) == 0 == batch_by_share(lambda n: 0.001 * n, limit=9)
+        size = batch_by_share(partial(shares, rest=rest, most=most))
+        assert least <= size and rest + size / 100 < most and len(asked) <= times
+    # few clips, a limit, and shares that do not grow
+    assert batch_by_share(lambda n: (0.0, n < 10 and 0.1 * n)) == 9
+    assert batch_by_share(lambda n: (0.0, n < 10 and 0.125 * n)) == 8
+    assert batch_by_share(lambda n: (0.0, 0.001 * n), limit=40) == 36
+    assert batch_by_share(lambda n: (0.5, n < 9 and 0.5), limit=9) == 8
+    assert batch_by_share(lambda n: (0.5, 0.0)) == 0 == batch_by_share(lambda n: (0.0, 0.001 * n), limit=2)
 
 
 def test_what_is_wrong_is_said(tmp_path, monkeypatch):
     cfg = recipes.load("tiny/ldm", [f"data.folder={tmp_path}/none"])
     with pytest.raises(AudioLDMError, match="none"):
         recipes.fitting(cfg)
-    monkeypatch.setattr(memory, "memory_share", lambda *args, **more: 0.0)
+    monkeypatch.setattr(memory, "memory_shares", lambda *args, **more: (0.0, 0.0))
     with pytest.raises(AudioLDMError, match="Not even one clip"):
         probe(experiment, method="fork")
 
