@@ -13,7 +13,7 @@ from audioldm.batch import Condition
 from audioldm.engines import emulated
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.spec import AudioSpec
-from benchmarks.measure import Book, Row, copy_rate, cost, floor, matmul_rate, paired
+from benchmarks.measure import Book, Row, copy_rate, cost, floor, large_product, paired
 from benchmarks.shapes import Nets, build, ours, run_ours, run_theirs, theirs
 
 BASE = "diffusers fp16"
@@ -28,6 +28,8 @@ class Bench:
         self.seconds = 2.56 if rehearse else 10.24
         self.half = torch.float16 if device == "cuda" else torch.bfloat16  # diffusers' own advice for a GPU
         self.peaks: dict[str, float] = {}
+        self.products: dict[str, tuple[Callable[[], Tensor], float]] = {}
+        """by type: a large product and its FLOPs"""
         self.nets = build("S", device, tiny=rehearse)
         self.pipes: dict[str, Any] = {}
 
@@ -97,12 +99,14 @@ def peaks(bench: Bench, sizes: tuple[str, ...] = ("S", "M", "L")) -> None:
         for name, dtype in types.items():
             if bench.device == "cpu" and emulated(dtype):
                 continue
-            bench.peaks[name] = matmul_rate(bench.device, dtype, size=size)
+            call, flops, bench.peaks[name] = large_product(bench.device, dtype, size=size)
+            if bench.device == "cpu":
+                bench.products[name] = call, flops
         bench.peaks["copy"] = copy_rate(bench.device, mib=mib)
         if bench.device == "cuda":
             matmul = torch.backends.cuda.matmul
             before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
-            bench.peaks["tf32"] = matmul_rate(bench.device, torch.float32, size=size)
+            bench.peaks["tf32"] = large_product(bench.device, torch.float32, size=size)[2]
             matmul.fp32_precision = before  # as it was to the letter: inductor's cache on disk goes by it
         return {
             **{f"{n}_tflops": v / 1e12 for n, v in bench.peaks.items() if n != "copy"},

@@ -39,6 +39,7 @@ LESS = (DRAFT, FEW, BOTH, HALF)
 """less work: the embedded ISTFT vocoder in HiFi-GAN's place, a student's calls, guidance at the first steps alone"""
 SLOW = emulated(torch.bfloat16)
 """No instructions for bfloat16 here: ``fast`` is float32, and diffusers in bfloat16 would take a quarter of an hour."""
+PARTS = ("text", "unet step", "vae", "vocoder")
 MODES = ("exact", "fast")
 NAMES = (BASE, *(() if SLOW else ("diffusers bf16",)), *MODES)
 
@@ -70,6 +71,15 @@ class CpuBench(Bench):
         torch.manual_seed(0)
         return replace(self.pipe("fast"), vocoder=ISTFTVocoder()).to("cpu", mode="fast")
 
+    def beside_products(self, runs: dict[str, Callable[[], Any]], **options: Any) -> tuple[Row, Row]:
+        """``runs`` in turn with a large product of each type: their times, and the products' with their FLOP/s."""
+        products = {name: self.products[name] for name in ("fp32", "bf16") if name in self.products}
+        times = paired({**runs, **{name: call for name, (call, _) in products.items()}}, "cpu", **options)
+        rates = {name: {**times.pop(name), "flops": flops} for name, (_, flops) in products.items()}
+        for rate in rates.values():
+            rate["tflops"] = rate.pop("flops") / rate["s"] / 1e12
+        return ratios(times), rates
+
     def settings(self, name: str, steps: int) -> dict[str, Any]:
         """What the pipelines that do less are called with."""
         if name in (FEW, BOTH):
@@ -81,19 +91,19 @@ class CpuBench(Bench):
 
 
 def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
-    """Each part in turn; its share of the floor in float32."""
+    """Each part in turn with a large product of its type, at whose speed its floor is counted."""
     floor = next((row for row in bench.book.rows if row["group"] == "floors"), {})
-    for part in ("text", "unet step", "vae", "vocoder"):
+    for part in PARTS:
 
         def run(part: str = part) -> Row:
             inputs = {n: typed(bench, bench.pipe(n)) for n in names}
             runs = {n: partial(call_part, bench.pipe(n), part, inputs[n]) for n in names}
-            row = ratios(paired(runs, "cpu", repeats=1 if bench.tiny else 5, warm=1, most=80))
+            row, rates = bench.beside_products(runs, repeats=1 if bench.tiny else 5, warm=1, most=80)
             for name, value in row.items():
-                rate = bench.peaks["bf16" if bench.pipe(name).unet.dtype == torch.bfloat16 else "fp32"]
+                rate = rates["bf16" if bench.pipe(name).unet.dtype == torch.bfloat16 else "fp32"]["tflops"]
                 if part in floor:
-                    value["floor_share"] = round(floor[part]["gflop"] * 1e9 / rate / value["s"], 3)
-            return row
+                    value["floor_share"] = round(floor[part]["gflop"] / 1e3 / rate / value["s"], 3)
+            return row | {f"large product, {name}": rate for name, rate in rates.items()}
 
         bench.book.add("parts S", part, run, needs=20)
     bench.warm = True
@@ -102,6 +112,7 @@ def parts(bench: CpuBench, names: tuple[str, ...]) -> None:
 def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
     """Prompt to sound; how far from diffusers' sound each is, and how much faster than diffusers' best."""
     steps = bench.steps(10)[0]
+    floor = next((row for row in bench.book.rows if "vocoder" in row), None)
     waves: dict[str, Any] = {}
 
     def keep(name: str) -> None:
@@ -123,7 +134,7 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
                 runs["original audioldm"] = original
             repeats, warm = 1 if bench.tiny else 5, 0 if bench.warm else 1
             most = bench.share * bench.book.remaining()
-            row = ratios(paired(runs, "cpu", repeats=repeats, warm=warm, most=most))
+            row, rates = bench.beside_products(runs, repeats=repeats, warm=warm, most=most)
             if "original audioldm" in row:
                 row["original audioldm"]["peak_mib"] = original.peak_mib()
         best = min(value["s"] for name, value in row.items() if "diffusers" in name)
@@ -133,6 +144,12 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
             if name in NAMES:
                 other = waves[name], waves[BASE]
                 row[name] |= error(*(other if "diffusers" in name else aligned(*other, bench.nets.vocoder)))
+        for name, rate in rates.items():
+            row[f"large product, {name}"] = rate
+            if floor is not None:
+                flops = sum(floor[part]["gflop"] * (steps if part == "unet step" else 1) for part in PARTS)
+                least = flops / 1e3 / rate["tflops"]
+                row[f"at its floor, {name}"] = {"s": least, "times_best": round(best / least, 2)}
         return row
 
     bench.book.add("whole S", f"{bench.seconds} s, {steps} steps", run, needs=5 if bench.tiny else 100)

@@ -195,25 +195,29 @@ def driver() -> str:
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.Linear)
 
 
-def matmul_rate(device: str, dtype: torch.dtype, *, size: int = 8192) -> float:
-    """FLOP/s of a square matrix product, the best of several; on a CPU of a large convolution, where that is faster.
+def large_product(
+    device: str, dtype: torch.dtype, *, size: int = 8192
+) -> tuple[Callable[[], Tensor], float, float]:
+    """A large square matrix product, on a CPU a large convolution where that is faster: the call, its FLOPs, FLOP/s.
 
-    MKL's product in float32 uses AVX2 alone on processors that are not Intel's, oneDNN's convolutions all there is.
+    The rate is the best of 20 runs.   MKL's product in float32 uses AVX2 alone on processors that are not Intel's,
+    oneDNN's convolutions all there is.
     """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    a @ b
-    rate = 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(20))
-    if device != "cpu":
-        return rate
-    channels = size // 8
-    picture, weight = (
-        torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
-        for shape in ((1, channels, 128, 64), (channels, channels, 3, 3))
-    )
-    run = partial(nnf.conv2d, picture, weight, padding=1)
-    run()
-    flops = 2 * weight.numel() * 128 * 64
-    return max(rate, flops / min(seconds_of(run, device) for _ in range(20)))
+    runs: list[tuple[Callable[[], Tensor], float]] = [(partial(torch.mm, a, b), 2.0 * size**3)]
+    if device == "cpu":
+        channels = size // 8
+        picture, weight = (
+            torch.randn(shape).to(dtype).to(memory_format=torch.channels_last)
+            for shape in ((1, channels, 128, 64), (channels, channels, 3, 3))
+        )
+        flops = 2.0 * weight.numel() * 128 * 64
+        runs.append((partial(nnf.conv2d, picture, weight, padding=1), flops))
+    rated = []
+    for run, flops in runs:
+        run()
+        rated.append((run, flops, flops / min(seconds_of(run, device) for _ in range(20))))
+    return max(rated, key=lambda one: one[2])
 
 
 def copy_rate(device: str, *, mib: int = 1024) -> float:
