@@ -40,11 +40,10 @@ GROUPS = (
     "throughput",
     "cards",
     "profile",
-    "sizes",
     "equality",
     "lengths",
     "peer",
-    "between",
+    "sizes",
     "training",
 )
 
@@ -207,13 +206,13 @@ def profiles(bench: Bench) -> None:
     release()
 
 
-def calls(bench: Bench, base: str = BASE, batches: tuple[int, ...] = (1, 4, 16, 64)) -> None:
+def calls(bench: Bench, base: str = BASE) -> None:
     """One U-Net call against the rows of a batch (two a guided clip), all sizes; S whole, too, if ``base`` compiles."""
     beside = ", diffusers compiled" if base == PEER_COMPILED else ""
     for size in ("S",) if bench.tiny else ("L", "M", "S"):
         nets = bench.nets if size == "S" else build(size, bench.device)
         pipes = {name: bench.pipe(name, nets) for name in (base, "fast")}
-        for batch in batches[:1] if bench.tiny else batches:
+        for batch in (1,) if bench.tiny else (1, 4, 16, 64):
 
             def run(pipes: dict[str, Any] = pipes, batch: int = batch) -> Row:
                 inputs = {name: typed(bench, pipe, batch) for name, pipe in pipes.items()}
@@ -222,7 +221,7 @@ def calls(bench: Bench, base: str = BASE, batches: tuple[int, ...] = (1, 4, 16, 
 
             bench.book.add(f"U-Net call {size}{beside}", f"{2 * batch} rows", run, needs=30 if beside else 15)
             release()
-        if beside and size == "S" and 1 in batches:
+        if beside and size == "S":
             wholes = {n: partial(bench.whole, p, steps=bench.steps(10)[0]) for n, p in pipes.items()}
             bench.book.add(
                 f"latency S batch 1{beside}", "10 steps",
@@ -311,11 +310,10 @@ def main() -> None:
         "throughput": partial(throughput, bench),
         "cards": partial(cards, bench),
         "profile": partial(profiles, bench),
-        "sizes": partial(sizes, bench),
         "equality": partial(equality, bench),
         "lengths": partial(lengths, bench),
-        "peer": partial(calls, bench, PEER_COMPILED, (1, 64)),
-        "between": partial(calls, bench, PEER_COMPILED, (4, 16)),
+        "peer": partial(calls, bench, PEER_COMPILED),
+        "sizes": partial(sizes, bench),
         "training": partial(train_rows, bench, "S", bench.nets, (2,) if options.rehearse else (2, 16, 64)),
     }
     for name, run in groups.items():
