@@ -44,8 +44,11 @@ def from_sounds(
     # whole latent frames that the U-Net can halve
     frames = pipe.spec.latent_frames(seconds or pipe.defaults.seconds, multiple_of(pipe.unet))
     cuts = Cuts(frames * pipe.spec.seconds_per_latent, speed=speed, seed=seed)
-    if bare := sum(row.captions == ("",) for row in rows):
-        note = f"{bare} of {len(rows)} clips have no caption; they are learned from their sound alone."
+    if bare := [row.path for row in rows if not row.captions[0]]:
+        if getattr(pipe.clap, "audio_encoder", None) is None:
+            wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
+            raise AudioLDMError(wrong, "Write one beside it (.txt); of AudioLDM the original .ckpt hears.")
+        note = f"{len(bare)} of {len(rows)} clips have no caption; they are learned from their sound alone."
         warnings.warn(note, AudioLDMWarning, stacklevel=2)
     gpu = accelerator != "cpu" and torch.cuda.is_available()
     encoder = pipe, cuts, Path(cache), torch.device("cuda" if gpu else "cpu")
@@ -144,9 +147,6 @@ def encode(
     texts = lambda each: [vector_and_tokens(pipe.encode_text([text]).to("cpu")) for text in each]  # noqa: E731
     nets = Nets(pipe.vae.to(device), pipe.clap.to(device), pipe.spec, texts)
     batch_size, workers = (GPU_BATCH, os.cpu_count() or 1) if device.type == "cuda" else (1, 0)
-    if bare := [row.path for row in rows if not row.captions[0] and not nets.hears]:
-        wrong = f"{bare[0]} has no caption, and {pipe.name} cannot hear."
-        raise AudioLDMError(wrong, "Write one beside it (.txt).")
     sources = [Source.of(rows, pipe.spec, cuts)]
     windows = Windows(sources, jobs(sources, [count])[skip:], pipe.spec, cuts, batch_size=batch_size)
     yield from encoded(windows, nets, workers=workers)
