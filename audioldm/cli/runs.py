@@ -101,9 +101,9 @@ def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -
     with waiting("trying batch sizes"):
         size = recipes.fitting(cfg, limit=max(1, cfg.batch_size - 1))
     rest = " speed.graph=false" * cfg.speed.graph + " in another run_dir"  # a recorded step is one batch
-    large = f"accumulate={-(-cfg.accumulate * cfg.batch_size // size)}{rest}"
-    use = f"batch_size={size} fits: the same command goes on with it from the last state. As large steps: {large}"
-    raise AudioLDMError(f"Out of memory at batch_size={cfg.batch_size}.", f"{use}.", code=1)
+    large = f"As large steps: accumulate={-(-cfg.accumulate * cfg.batch_size // size)}{rest}."
+    use = f"batch_size={size} fits: the same command with it goes on from the last state, if there is one. {large}"
+    raise AudioLDMError(f"Out of memory at batch_size={cfg.batch_size}.", use, code=1)
 
 
 def show_results(cfg: omegaconf.DictConfig, module: Any) -> None:
