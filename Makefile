@@ -164,7 +164,7 @@ embedded: $(RUN)/checks/checks.md
 	@$(BIN)/audioldm data attribution $(MANIFESTS) -o $(MODEL)/ATTRIBUTION.md
 	@$(EMBEDDED).assemble card -o $(MODEL) --parts $(PARTS) --checks $<
 
-# Ours against diffusers on this CPU, under ten minutes; the table and benchmarks/results/cpu.{json,png}.
+# Ours against diffusers on this CPU, under ten minutes: benchmarks/results/cpu.json and its table.
 bench: .venv/dev.stamp
 	@$(BIN)/python -m benchmarks.cpu
 	@$(BIN)/python -m benchmarks.show benchmarks/results/cpu.json

@@ -5,13 +5,12 @@
 
 Published S shape, random weights, the same for both sides; 10 steps of DDIM, guidance 2.5; in turn (ABAB).
 A processor is held to what older ones have by variables of its libraries (benchmarks/README.md).
-Then the embedded model: start-up, real-time factor, clips per minute against the batch, time and memory against the
-length.   Beside every speed stands how far the sound is from the exact one.
+Then the embedded model: start-up, real-time factor, clips per minute against the batch, memory against the length.
+Beside every speed stands how far the sound is from the exact one.
 """
 
 import argparse
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -21,16 +20,14 @@ from typing import Any
 import torch
 
 from audioldm.diffusion.grids import leading
-from audioldm.diffusion.windows import blend, plateau, starts
 from audioldm.engines import emulated, keep_freed_memory
 from audioldm.nets.istft_vocoder import ISTFTVocoder
-from audioldm.pipeline import longform
 from audioldm.pipeline.audioldm import AudioLDM
 from audioldm.pipeline.guidance import GuidanceConfig
-from benchmarks.bench import Bench, call_part, drift, error, floor_rows, peaks, ratios, typed
+from benchmarks.bench import Bench, call_part, error, floor_rows, peaks, ratios, typed
 from benchmarks.measure import Book, Row, machine, paired
-from benchmarks.processes import Original, growth, heap, memory, original_is_here, startup
-from benchmarks.shapes import aligned, ours, run_ours, run_theirs, theirs, unet_of
+from benchmarks.processes import growth, heap, memory, startup
+from benchmarks.shapes import aligned, ours, run_ours, run_theirs, theirs
 
 BASE = "diffusers fp32"
 HALF, DRAFT = "fast, half its steps guided", "fast, embedded vocoder"
@@ -122,25 +119,17 @@ def whole(bench: CpuBench, names: tuple[str, ...]) -> None:
         else:
             waves[name] = run_theirs(pipe, 1, seconds=bench.seconds, **settings)
 
-    ours_and_theirs = [name for name in names if name != "original audioldm"]
-
     def run() -> Row:
-        for pipe in map(bench.pipe, ours_and_theirs):
+        for pipe in map(bench.pipe, names):
             _ = isinstance(pipe, AudioLDM) and pipe.engine.functions  # built before they are timed
-        runs: dict[str, Callable[[], Any]] = {n: partial(keep, n) for n in ours_and_theirs}
-        with ExitStack() as stack:
-            if "original audioldm" in names and not bench.tiny:
-                original = stack.enter_context(Original(seconds=bench.seconds, steps=steps))
-                runs["original audioldm"] = original
-            repeats, warm = 1 if bench.tiny else 5, 0 if bench.warm else 1
-            most = bench.share * bench.book.remaining()
-            row, rates = bench.beside_products(runs, repeats=repeats, warm=warm, most=most)
-            if "original audioldm" in row:
-                row["original audioldm"]["peak_mib"] = original.peak_mib()
+        runs = {name: partial(keep, name) for name in names}
+        repeats, warm = 1 if bench.tiny else 5, 0 if bench.warm else 1
+        most = bench.share * bench.book.remaining()
+        row, rates = bench.beside_products(runs, repeats=repeats, warm=warm, most=most)
         best = min(value["s"] for name, value in row.items() if "diffusers" in name)
         for value in row.values():
             value["times_best"] = round(best / value["s"], 2)
-        for name in ours_and_theirs:
+        for name in names:
             if name in NAMES:
                 other = waves[name], waves[BASE]
                 row[name] |= error(*(other if "diffusers" in name else aligned(*other, bench.nets.vocoder)))
@@ -176,55 +165,6 @@ def embedded(bench: CpuBench) -> None:
         bench.book.add("embedded", f"batch {batch}, {seconds} s, {steps} steps", run, needs=15)
 
 
-def sizes(bench: CpuBench) -> None:
-    """One guided step of the published sizes against the parameters, 2.56 s of latent."""
-
-    def run() -> Row:
-        row: Row = {}
-        for size in ("S", "M", "L"):
-            unet = unet_of(size, tiny=bench.tiny)
-            inputs = torch.randn(2, 8, 64, 16), torch.full((2,), 500.0), torch.randn(2, 512)
-            with torch.no_grad():
-                call = partial(unet, inputs[0], inputs[1], None, class_labels=inputs[2])
-                time = paired({"": call}, "cpu", repeats=5, most=15)[""]
-            row[size] = {**time, "parameters_m": sum(p.numel() for p in unet.parameters()) / 1e6}
-        return row
-
-    bench.book.add("growth, sizes", "U-Net step, exact", run, needs=60)
-
-
-def long(bench: CpuBench) -> None:
-    """What it costs in exactness to decode in windows, as the VAE does."""
-
-    def run() -> Row:
-        pipe = AudioLDM.from_pretrained()
-        latent = pipe.sample(
-            pipe.encode_text(["rain falling"]), pipe.encode_text([""]), seeds=[0],
-            **{k: getattr(pipe.defaults, k) for k in ("sampler", "grid", "guidance")},
-            seconds=1.5 * pipe.defaults.seconds if bench.tiny else 15.36,
-            steps=2 if bench.tiny else 10,
-        )  # fmt: skip
-        with torch.no_grad():
-            whole = pipe.engine.functions.decode(latent)
-            frames = longform.window_frames(pipe)
-            weights = plateau(frames * pipe.spec.stride)
-            begins = starts(latent.shape[2], frames, max(1, frames * 3 // 4))
-            tiled = blend(
-                latent.shape[2], begins, weights, lambda b: pipe.engine.functions.decode(latent[:, :, b : b + frames]),
-                dim=2, scale=pipe.spec.stride,
-            )  # fmt: skip
-        gap = (tiled - whole).abs()
-        return {
-            "vae tiled": {
-                "mean_log_mel": float(gap.mean()),
-                "max_log_mel": float(gap.max()),
-                "windows": len(begins),
-            },
-        }
-
-    bench.book.add("long", "15.36 s, embedded", run, needs=30)
-
-
 def main() -> None:
     """Parse, run every group in order, leave the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -232,7 +172,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/cpu.json"))
     parser.add_argument("--length", type=float, default=10.24, help="seconds of sound of the published shape")
     parser.add_argument("--rehearse", action="store_true", help="toy sizes")
-    groups = ("parts", "whole", "heap", "startup", "embedded", "drift", "memory", "growth", "sizes", "long")
+    groups = ("parts", "whole", "heap", "startup", "embedded", "memory", "growth")
     parser.add_argument("--only", nargs="*", choices=groups, default=groups, help="these groups only")
     parser.add_argument(
         "--pipelines", nargs="*", help="these only, after the first; for machines of little memory"
@@ -247,8 +187,7 @@ def main() -> None:
         bench.share = 1.0
     peaks(bench, sizes=())
     book.add("floors", "S", partial(floor_rows, bench, "S"))
-    names = (*NAMES, *LESS, *(("original audioldm",) if original_is_here() else ()))
-    names = names if options.pipelines is None else (BASE, *options.pipelines)
+    names = (*NAMES, *LESS) if options.pipelines is None else (BASE, *options.pipelines)
     plain = tuple(name for name in names if name in NAMES)
     runs: dict[str, Callable[[], Any]] = {
         "parts": partial(parts, bench, plain),
@@ -256,11 +195,8 @@ def main() -> None:
         "heap": partial(heap, bench, tuple(name for name in plain if name in MODES)),
         "startup": partial(startup, bench),
         "embedded": partial(embedded, bench),
-        "drift": lambda: book.add("drift S by part", "fast against exact", partial(drift, bench, "fast")),
         "memory": partial(memory, bench, plain),
         "growth": partial(growth, bench),
-        "sizes": partial(sizes, bench),
-        "long": partial(long, bench),
     }
     for name, run in runs.items():
         if name in options.only:
