@@ -55,15 +55,15 @@ class Train(Command):
                 print_plan(cfg, sizes=self.dry_run)
             return
         try:
-            with signals.handled():
-                for cfg, words in zip(configs, runs, strict=True):
-                    try:
+            for cfg, words in zip(configs, runs, strict=True):
+                try:
+                    with signals.handled():  # each, as Lightning's that are left behind hold the whole run
                         train(cfg, words, fresh=self.fresh)
-                    except AudioLDMError as error:
-                        if not self.multirun:
-                            raise
-                        say(f"{cfg.run_dir}: {error}")
-                        failures += 1
+                except AudioLDMError as error:
+                    if not self.multirun:
+                        raise
+                    say(f"{cfg.run_dir}: {error}")
+                    failures += 1
         except signals.Stopped as error:
             batch = error.batch
             state = f"state of batch {batch} is saved" if batch else "run had no state to save yet"
@@ -75,6 +75,7 @@ class Train(Command):
 
 def train(cfg: omegaconf.DictConfig, overrides: Sequence[str], *, fresh: bool) -> None:
     """One training; a full memory is answered with the batch size that fits, a full disk with what to do."""
+    memory.release()  # of a run before this one, recordings too
     if cfg.batch_size == "auto":
         with waiting("trying batch sizes"):
             recipes.resolve_batch_size(cfg)
@@ -174,8 +175,7 @@ class Recipes(Command):
 
 
 def summary(path: Path) -> str:
-    comments = re.findall(r"(?m)^#+ *(?!@package| )(.*)", path.read_text(encoding="utf-8"))
-    return str(comments[0]).strip() if comments else ""
+    return "".join(re.findall(r"(?m)^#+ *(?!@package| )(.*)", path.read_text(encoding="utf-8"))[:1]).strip()
 
 
 LEFT = ("checkpoints", "ema", "tensorboard", "csv", "previews", "latents", "model", ".*")

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +64,20 @@ def test_auto_takes_what_fits_and_keeps_it(settings, tmp_path):
     cfg = recipes.load("tiny/ldm", [*settings[1:], "batch_size=auto"])
     recipes.resolve_batch_size(cfg)  # no probe: the run remembers
     assert 1 <= cfg.batch_size < 2048 and cfg.data.batch_size == cfg.batch_size
+
+
+def test_a_sweep_keeps_no_run_in_memory(settings, monkeypatch):
+    """What the first recorded would lie on a GPU beside the second's."""
+    real, built = recipes.build, list[weakref.ref]()
+
+    def build(*args, **settings):
+        assert [module() for module in built] == [None] * len(built)
+        experiment = real(*args, **settings)
+        built.append(weakref.ref(experiment.module))
+        return experiment
+
+    monkeypatch.setattr(recipes, "build", build)
+    assert run(["train", "-m", *settings, "batch_size=2,3"]) == 0 and len(built) == 2
 
 
 def test_signs_of_a_full_memory_and_a_search_that_asks_little():
