@@ -42,7 +42,7 @@ CAPS = ("AVX512_CORE", "AVX512_CORE_VNNI")  # of oneDNN's, that leave AVX-512 wi
 PLANS = 4
 """of cuDNN's for a convolution that are tried: ten take 58 s for the vocoder of 64 clips and are no faster"""
 FEW_SECONDS = 120
-"""of sound, for which that takes longer (1.7 s) than it saves the decoders (38 ms for ten seconds)"""
+"""of sound, for which searches and recordings take longer (5.7 s of S) than they save (38 ms for ten seconds)"""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,8 @@ def emulated(dtype: torch.dtype) -> bool:
     short = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype)
     if short is None or not torch.backends.mkldnn.is_available():
         return False
-    lacking = (
-        not torch.cpu._is_avx512_bf16_supported() or os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in CAPS
-    )
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in CAPS
+    lacking = held or not torch.cpu._is_avx512_bf16_supported()
     if short == "bf16" and torch.cpu._is_avx512_supported() and lacking:
         return True  # oneDNN answers yes, and takes five times as long as in float32
     return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{short}_supported")()
@@ -120,11 +119,12 @@ def build_functions(mode: Mode, nets: Nets, *, few: bool = False) -> Functions:
             plain, partial(decode, vae), partial(vocode, vocoder),
         )  # fmt: skip
     on_gpu = unet.device.type == "cuda"
-    recorded: Callable[..., Any] = Graphed if on_gpu else lambda function: function
+    record: Callable[..., Any] = partial(Graphed, search=not few) if on_gpu else lambda function: function
+    recorded = (lambda function: function) if few else record  # what is called once a sound
     inside = partial(Tensor.contiguous, memory_format=torch.channels_last)
     quick_unet, quick_vae, quick_vocoder = map(fused, cast) if on_gpu else (*map(hasten, cast[:2]), vocoder)
     call = net_call(quick_unet)
-    on_tensors = recorded(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
+    on_tensors = record(lambda x, t, *parts: call(inside(x), t, Condition(*parts)))
 
     def unet_call(x: Tensor, t: Tensor, condition: Condition, **residuals: Any) -> Any:
         if residuals or condition.tokens2 is not None or (x.requires_grad and torch.is_grad_enabled()):
@@ -135,7 +135,7 @@ def build_functions(mode: Mode, nets: Nets, *, few: bool = False) -> Functions:
     if on_gpu and not isinstance(clap, NoClap):
         embed_text = partial(embed_text, function=text_call(clap, recorded))
     decoders = (lambda latent: decode(quick_vae, inside(latent))), partial(vocode, quick_vocoder)
-    return Functions(embed_text, unet_call, *(decoders if few else map(recorded, decoders)))
+    return Functions(embed_text, unet_call, *map(recorded, decoders))
 
 
 def text_call(clap: TwoTowers, recorded: Callable[..., Any]) -> TextCall:
@@ -181,8 +181,8 @@ class Graphed:
     The function must not read a tensor's value on the CPU, nor draw random numbers.   Weights may change in place.
     """
 
-    def __init__(self, function: Callable[..., Tensor], *, keep: int = 4) -> None:
-        self.function, self.keep = function, keep
+    def __init__(self, function: Callable[..., Tensor], *, keep: int = 4, search: bool = True) -> None:
+        self.function, self.keep, self.search = function, keep, search
         self.recordings = OrderedDict[tuple[object, ...], Any]()
 
     @torch.no_grad()
@@ -205,7 +205,7 @@ class Graphed:
         places = tuple(None if part is None else part.clone() for part in inputs)
         cudnn = torch.backends.cudnn
         before = cudnn.benchmark, cudnn.benchmark_limit
-        cudnn.benchmark, cudnn.benchmark_limit = True, PLANS
+        cudnn.benchmark, cudnn.benchmark_limit = self.search, PLANS
         try:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
