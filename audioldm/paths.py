@@ -10,6 +10,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
 
 from audioldm.errors import AudioLDMError
@@ -17,6 +18,7 @@ from audioldm.errors import AudioLDMError
 STAGE = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.part")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _swept: set[Path] = set()
+AHEAD = dict[Path, str]()  # digests that nobody asked for yet
 
 
 def shipped(name: str) -> Path:
@@ -153,7 +155,7 @@ def published(folder: str | Path) -> Iterator[Path]:
         discard(stage)
 
 
-def sha256(path: str | Path) -> str:
+def sha256(path: str | Path, *, once: bool = False) -> str:
     """Hex digest of a file.   OSError for what has no end (a pipe), or is large and almost all holes."""
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
@@ -161,6 +163,8 @@ def sha256(path: str | Path) -> str:
     if about.st_size > 2**30 and 16 * 512 * getattr(about, "st_blocks", about.st_size) < about.st_size:
         raise OSError(errno.EINVAL, f"it holds next to nothing of its {about.st_size} bytes", str(path))
     with open(path, "rb") as file:
+        if once:  # by one call, during which other threads run
+            return hashlib.sha256(mmap(file.fileno(), 0, access=ACCESS_READ)).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

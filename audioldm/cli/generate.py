@@ -168,8 +168,7 @@ class Session:
                 else:
                     failures += 1
         if failures:
-            what = f"{failures} of {len(plan)} clips failed."
-            raise AudioLDMError(what, "--resume makes what is missing.", code=1)
+            raise AudioLDMError(f"{failures} of {len(plan)} clips failed.", "Go on with --resume.", code=1)
 
     def settings_of(self, clip: Clip) -> dict[str, Any]:
         """Of a clip, a loop's seconds to whole latent frames."""
@@ -222,9 +221,8 @@ class Session:
     def condition(self, clip: Clip) -> str | batch.Condition:
         """What the U-Net is conditioned on: the prompt itself where nothing is mixed into it."""
         other, _ = self.prompts.shares()
-        path, share = clip.audio_prompt or (None, 0.0)
-        if self.request.conditions.ip_adapter is not None:
-            path = None
+        mixed = self.request.conditions.ip_adapter is None
+        path, share = (mixed and clip.audio_prompt) or (None, 0.0)
         if not other and path is None:
             return clip.prompt
         condition = self.pipe.encode_text([clip.prompt])

@@ -21,8 +21,9 @@ from audioldm.cli.clips import Clip
 from audioldm.cli.console import printable, say, show_json
 from audioldm.cli.options import Command
 from audioldm.cli.options.groups import FORMATS, Guidance, ModelOptions, Output, Pipe, Steps
-from audioldm.cli.startup import BEGUN, beside, later, wake_gpu
+from audioldm.cli.startup import beside, later
 from audioldm.errors import AudioLDMError
+from audioldm.paths import AHEAD, sha256
 from audioldm.spec import AudioSpec
 
 with later():
@@ -71,8 +72,8 @@ class Making(Command):
 
     def check(self) -> None:
         """Refuse unknown samplers, grids, methods and absent devices; imports torch."""
-        if self.model.device in ("auto", "cuda") and not self.output.dry_run and torch.cuda.is_available():
-            beside(wake_gpu)
+        if (ref := self.model.model) and not self.output.dry_run:
+            beside(lambda: AHEAD.update((f, sha256(f, once=True)) for f in Path(ref).glob("*/*.safetensors")))
         self.sampling.check(self.model.device)
         self.guidance.check(self.sampling.sampler)
 
@@ -81,8 +82,6 @@ class Making(Command):
         if self.output.figure:
             beside(lambda: picture.Picture)
         pipe, guidance = self.model.load(), self.guidance
-        while BEGUN:  # CUDA may not be used beside the recording of a graph
-            BEGUN.pop().shutdown()
         config, negative = guidance.config(self.model), guidance.negative
         settings = {**vars(pipe.defaults), **self.sampling.named(), "negative": negative}
         settings |= {} if guidance.guidance is None else {"guidance": guidance.guidance}

@@ -47,12 +47,9 @@ class Session(NamedTuple):
     def checked(self, count: int, need: float) -> dict[str, Any]:
         """For the log; refused where one of ``count`` clips was played for less than ``need`` seconds."""
         played = self.played if isinstance(self.played, list) else []
-        numbers = [*played, 0 if self.seconds is None else self.seconds, self.switches]
-        if not all(map(usual, numbers)):
+        if not all(map(usual, [*played, 0 if self.seconds is None else self.seconds, self.switches])):
             raise RefusedError(422, "heard, seconds and switches are numbers from 0 to a million.")
-        parts = None
-        if self.source == "page" or self.played is not None:
-            parts = enough(played, count, need)
+        parts = enough(played, count, need) if self.source == "page" or self.played is not None else None
         seconds = None if self.seconds is None else round(self.seconds, 2)
         return {"heard": parts, "seconds": seconds, "switches": int(self.switches), "source": self.source}
 

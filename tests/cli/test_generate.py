@@ -214,7 +214,10 @@ find = PathFinder.find_spec
 hidden = {BEYOND_BASE!r}
 PathFinder.find_spec = staticmethod(lambda name, *rest: None if name.split(".")[0] in hidden else find(name, *rest))
 from audioldm.cli.app import run
-sys.exit(run(["generate", *{words!r}]))
+from audioldm.cli.startup import UNUSED
+code = run(["generate", *{words!r}])
+assert not sys.modules.keys() & {{*UNUSED}}  # neither imported nor left as None
+sys.exit(code)
 """
     done = python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ from audioldm.nets.folder import load_component, save_component, weight_file, we
 from audioldm.nets.hifigan import build_hifigan
 from audioldm.nets.unet import build_unet
 from audioldm.nets.vae import build_vae
-from audioldm.paths import sha256
+from audioldm.paths import AHEAD, sha256
 
 BUILDS = {
     "vae": lambda: build_vae(channels=(8, 8), latent_channels=4, layers=1, groups=4),
@@ -89,6 +89,14 @@ def test_damage_is_told_in_one_line(tmp_path):
     config.unlink()
     with refused("is missing"):
         load_component(tmp_path)
+
+
+def test_a_digest_that_was_computed_ahead_is_taken_once(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(range(256)) * 9)
+    assert sha256(file, once=True) == sha256(file)
+    AHEAD[file] = "ahead"
+    assert [weight_hash(file), weight_hash(file)] == ["ahead", sha256(file)]
 
 
 def test_a_file_that_is_longer_than_its_weights_is_refused_unread(tmp_path):
